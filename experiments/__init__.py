@@ -1,0 +1,1 @@
+"""One file per published result; its docstring is the run card."""

@@ -1,0 +1,1 @@
+"""From a decoded split to augmented device batches."""

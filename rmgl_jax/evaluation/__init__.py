@@ -1,0 +1,1 @@
+"""Embeddings, ranking metrics and re-ranking."""

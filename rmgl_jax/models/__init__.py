@@ -1,0 +1,1 @@
+"""The network: backbone, receptive partition, stripe pooling, heads."""

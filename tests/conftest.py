@@ -1,0 +1,22 @@
+"""The strict session every test runs in."""
+
+import os
+
+# Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set
+# before jax is imported; a second flag the caller set is kept.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Deadlines would make shared, slow machines fail at random; the seeds are fixed so that a failure
+# repeats.
+settings.register_profile(
+    "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default")
