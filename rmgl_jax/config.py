@@ -423,3 +423,17 @@ class EvalConfig:
             0.0 <= self.lambda_value <= 1.0,
             f"EvalConfig.lambda_value must be in [0, 1], got {self.lambda_value}.",
         )
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """All that decides a result. What is not in here (paths, devices) must not change it."""
+
+    dataset: str = "market1501"
+    """Name of the data set, with its variant where it has some: "cuhk03_np/labeled"."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

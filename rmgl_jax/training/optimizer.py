@@ -1,0 +1,79 @@
+"""SGD as the paper trains with it: warm-up, steps, coupled weight decay, a faster head (IV-A)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rmgl_jax.config import OptimizerConfig
+
+HEAD_MODULES = ("reduction", "classifier")
+"""Top-level modules whose learning rate is `head_multiplier` times the backbone's."""
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+
+def learning_rate(config: OptimizerConfig, steps_per_epoch: int) -> Schedule:
+    """The backbone's learning rate as a function of the step (0-based).
+
+    `warmup_from * (learning_rate / warmup_from) ** (step / warmup_steps)` during the warm-up, then
+    `learning_rate`, times `decay_factor` from the first step after each of `decay_epochs`.
+    """
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    boundaries = [round(epoch * steps_per_epoch) for epoch in config.decay_epochs]
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        drops = sum((step >= boundary).astype(jnp.float32) for boundary in boundaries)
+        rate = config.learning_rate * jnp.float32(config.decay_factor) ** drops
+        if warmup_steps > 0:
+            progress = jnp.minimum(step / warmup_steps, 1.0)
+            rate *= (config.learning_rate / config.warmup_from) ** (progress - 1.0)
+        return rate
+
+    return schedule
+
+
+def parameter_labels(params: Any) -> Any:
+    """Labels every parameter "head" or "backbone" by its top-level module.
+
+    Raises:
+        ValueError: if a head module is missing, because then a renamed module would silently train
+            at the wrong rate.
+    """
+    missing = [name for name in HEAD_MODULES if name not in params]
+    if missing:
+        raise ValueError(
+            f"The parameters have no module {missing}; the top level holds {sorted(params)}."
+        )
+    return {
+        name: jax.tree.map(lambda _: "head" if name in HEAD_MODULES else "backbone", subtree)  # noqa: B023
+        for name, subtree in params.items()
+    }
+
+
+def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.GradientTransformation:
+    """SGD with momentum for the backbone and, `head_multiplier` times as fast, for the head.
+
+    As torch's SGD: `g += weight_decay * p`, `v = momentum * v + g`, `p -= rate * v`.
+    """
+    rate = learning_rate(config, steps_per_epoch)
+
+    def mask(params: Any) -> Any:
+        # Kernels have two or more axes besides a possible leading N; by name it is unambiguous.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: config.decay_norms_and_biases or path[-1].key == "kernel", params
+        )
+
+    def sgd(multiplier: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(config.weight_decay, mask=mask),
+            optax.trace(decay=config.momentum),
+            optax.scale_by_learning_rate(lambda step: multiplier * rate(step)),
+        )
+
+    return optax.partition(
+        {"backbone": sgd(1.0), "head": sgd(config.head_multiplier)}, parameter_labels
+    )

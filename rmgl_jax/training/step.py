@@ -1,0 +1,263 @@
+"""The training step: one pure function, and the two ways to run it on many devices."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from rmgl_jax.config import AugmentConfig, ExperimentConfig, LossConfig, ModelConfig
+from rmgl_jax.data.augment import augment
+from rmgl_jax.models.rmgl import RMGL, feature_layout
+from rmgl_jax.training.losses import total_loss
+from rmgl_jax.training.optimizer import learning_rate, make_optimizer
+
+AXIS = "data"
+"""Name of the mapped axis over devices."""
+
+Batch = Mapping[str, jax.typing.ArrayLike]
+"""`images`: uint8 `[B, H, W, 3]`; `labels`: int32 `[B]`. Rows are grouped by person."""
+Metrics = dict[str, jax.Array]
+Step = Callable[["TrainState", Batch, jax.Array], tuple["TrainState", Metrics]]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that a step changes, and all that a checkpoint holds."""
+
+    step: jax.Array
+    """int32 scalar: steps done."""
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def create_state(
+    model: ModelConfig, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """A freshly initialised state; the same seed gives the same state."""
+    images = jnp.zeros((1, *model.image_size, 3), jnp.float32)
+
+    @jax.jit
+    def create(key: jax.Array) -> TrainState:
+        variables = RMGL(model).init(key, images, train=False)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(variables["params"]),
+        )
+
+    return create(jax.random.key(seed))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: RMGL,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[jax.Array], jax.Array],
+    augmentation: AugmentConfig,
+    loss: LossConfig,
+    accumulate: int = 1,
+    shards: int = 1,
+    axis_name: str | None = None,
+    mining_axis: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of SGD on one batch, from uint8 images to new parameters. Pure.
+
+    Every random number comes from `fold_in(key, state.step)` and the image's place in the global
+    batch, so a run needs no random state saved and does not depend on the number of devices.
+
+    Args:
+        state: see `TrainState`.
+        batch: see `Batch`; this device's part if `axis_name` is given.
+        key: of the whole run.
+        model: its `axis_name` says whether batch statistics are synchronised.
+        optimizer: as made by `make_optimizer`.
+        schedule: the learning rate, for the metrics.
+        augmentation: of the images.
+        loss: terms of Eq. 4.
+        accumulate: parts a batch is cut into, one after another. Each part is normalised and mined
+            on its own, and the gradient is the parts' mean.
+        shards: equal parts of the batch that lie on different devices. A part of `accumulate` takes
+            its share of each, so that no image changes its device.
+        axis_name: mapped axis over which gradients and metrics are averaged.
+        mining_axis: mapped axis over which triplets are mined.
+
+    Returns:
+        The next state and scalar metrics (see `total_loss`, and `learning_rate`).
+    """
+    images, labels = jnp.asarray(batch["images"]), jnp.asarray(batch["labels"])
+    size = images.shape[0]
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * size
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, state.step)))(
+        first + jnp.arange(size)
+    )
+    layout = feature_layout(model.config)
+
+    def objective(
+        params: Any, batch_stats: Any, images: jax.Array, labels: jax.Array, keys: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        output, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            augment(keys, images, augmentation),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        value, metrics = total_loss(
+            output.features, output.logits, labels, layout, loss, mining_axis
+        )
+        return value, (updated["batch_stats"], metrics)
+
+    gradient = jax.grad(objective, has_aux=True)
+    if accumulate == 1:
+        grads, (batch_stats, metrics) = gradient(
+            state.params, state.batch_stats, images, labels, keys
+        )
+    else:
+
+        def cut(array: jax.Array) -> jax.Array:
+            rest = array.shape[1:]
+            parts = array.reshape(shards, accumulate, -1, *rest).swapaxes(0, 1)
+            return parts.reshape(accumulate, -1, *rest)
+
+        def part(carry: tuple[Any, Any], inputs: tuple[jax.Array, ...]) -> tuple[Any, Metrics]:
+            batch_stats, total = carry
+            grads, (batch_stats, metrics) = gradient(state.params, batch_stats, *inputs)
+            return (batch_stats, jax.tree.map(jnp.add, total, grads)), metrics
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        (batch_stats, total), each = lax.scan(
+            part, (state.batch_stats, zeros), (cut(images), cut(labels), cut(keys))
+        )
+        grads = jax.tree.map(lambda leaf: leaf / accumulate, total)
+        metrics = jax.tree.map(lambda leaf: leaf.mean(axis=0), each)
+
+    if axis_name is not None:
+        grads = lax.pmean(grads, axis_name)
+        # Already equal on all devices if statistics are synchronised; their mean otherwise, so
+        # that the state stays one.
+        batch_stats = lax.pmean(batch_stats, axis_name)
+        metrics = lax.pmean(metrics, axis_name)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    metrics["learning_rate"] = schedule(state.step)
+    next_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return next_state, metrics
+
+
+class ParallelStep(NamedTuple):
+    """A compiled-on-call step and what moves a process's own part of a batch onto its devices."""
+
+    run: Any
+    """`run(state, batch, key)`; donates the state."""
+    put: Callable[[Mapping[str, np.ndarray]], Batch]
+    """From this process's rows to the argument `batch` of `run`."""
+    replicate: Callable[[TrainState], TrainState]
+    """Puts a state that every process holds on all devices."""
+    flops_shards: int
+    """By how much the operations counted in the lowered `run` must be multiplied for the total."""
+
+
+def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelStep:
+    """The step of `config` on all devices of all processes, by `config.train.parallel`.
+
+    Raises:
+        ValueError: if the batch can't be spread over the devices as `config.train` asks.
+    """
+    train, devices = config.train, jax.device_count()
+    _check_division(config, devices, jax.process_count())
+    bound = partial(
+        train_step,
+        optimizer=make_optimizer(config.optimizer, steps_per_epoch),
+        schedule=learning_rate(config.optimizer, steps_per_epoch),
+        augmentation=config.augment,
+        loss=config.loss,
+        accumulate=train.accumulate,
+    )
+    mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def replicate(state: TrainState) -> TrainState:
+        # Each process holds the whole state; no data crosses between processes.
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(replicated, np.asarray(leaf)), state
+        )
+
+    if train.parallel == "pmap":
+        step = partial(
+            bound,
+            model=RMGL(
+                config.model, axis_name=AXIS if train.batch_norm == "synchronised" else None
+            ),
+            axis_name=AXIS,
+            mining_axis=AXIS if train.mining == "global" else None,
+        )
+        run = jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 0, None),
+            out_axes=(None, None),
+            donate_argnums=(0,),
+        )
+        local = jax.local_device_count()
+
+        def put(batch: Mapping[str, np.ndarray]) -> Batch:
+            return {name: rows.reshape(local, -1, *rows.shape[1:]) for name, rows in batch.items()}
+
+        return ParallelStep(run, put, replicate, devices)
+
+    rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    run = jax.jit(
+        partial(bound, model=RMGL(config.model), shards=devices),
+        donate_argnums=(0,),
+        in_shardings=(replicated, rows, replicated),
+        out_shardings=(replicated, replicated),
+    )
+
+    def put_rows(batch: Mapping[str, np.ndarray]) -> Batch:
+        return {
+            name: jax.make_array_from_process_local_data(rows, array)
+            for name, array in batch.items()
+        }
+
+    return ParallelStep(run, put_rows, replicate, 1)
+
+
+def _check_division(config: ExperimentConfig, devices: int, processes: int) -> None:
+    train = config.train
+    size = train.persons * train.images
+    if size % (devices * train.accumulate):
+        raise ValueError(
+            f"A batch of {train.persons} persons x {train.images} images = {size} rows can't be "
+            f"spread over {devices} devices x {train.accumulate} accumulated parts."
+        )
+    if train.persons % processes:
+        raise ValueError(
+            f"{train.persons} persons can't be shared out whole to {processes} processes."
+        )
+    per_device = {"batch_norm": train.batch_norm, "mining": train.mining}
+    per_device = [name for name, value in per_device.items() if value == "per_device"]
+    if devices > 1 and train.parallel == "jit" and per_device:
+        raise ValueError(
+            f"{' and '.join(per_device)} per_device on {devices} devices needs parallel='pmap': "
+            "under jit the batch is one."
+        )
+    whole = devices * train.accumulate
+    if train.persons % whole and (train.mining == "per_device" or train.accumulate > 1):
+        raise ValueError(
+            f"{train.persons} persons can't be cut into {whole} parts of whole persons, as mining "
+            "within a part needs."
+        )
