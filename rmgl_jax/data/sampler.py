@@ -1,0 +1,155 @@
+"""P x K batches: which images a training step sees.
+
+A batch holds P persons with K images each. Batches are a pure function of (labels, P, K, seed,
+epoch), and an epoch always has `steps_per_epoch` of them, so a training loop finds the batch of any
+step with `epoch, row = divmod(step, steps_per_epoch(...))` and has nothing to save for a resume.
+
+An epoch passes over all images. Each person's images are shuffled and dealt out in *hands* of K; a
+last hand that is not full takes images of the same person again. A person with n images thus
+takes a place in ceil(n / K) batches, and as a batch holds nobody twice, the epoch has
+
+    steps = max(ceil(all hands / P), hands of the most frequent person)
+
+batches. Places left over are given to persons once more, as evenly as possible.
+"""
+
+import numpy as np
+
+
+def steps_per_epoch(labels: np.ndarray, persons: int, images: int) -> int:
+    """Number of batches of one epoch, the same for every epoch.
+
+    Args:
+        labels: Integer identity of every image, [M].
+        persons: P, identities in a batch.
+        images: K, images of each.
+
+    Raises:
+        ValueError: If there are fewer than P identities, or P or K is not positive.
+    """
+    return _steps(_hands(_group(labels, persons, images), images), persons)
+
+
+def identity_batches(
+    labels: np.ndarray,
+    persons: int,
+    images: int,
+    seed: int,
+    epoch: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> np.ndarray:
+    """Image indices of every batch of an epoch, [steps, P*K] int64, rows grouped by person.
+
+    Every image appears at least once, no batch holds a person twice, and a person's K images differ
+    whenever that person has K. With several processes each gets its own columns, P /
+    process_count whole persons of every batch; side by side they are the batches of one process.
+
+    Args:
+        labels: Integer identity of every image, [M].
+        persons: P, identities in a (global) batch.
+        images: K, images of each.
+        seed: With `epoch`, all that the result depends on beside the labels.
+        epoch: Number of the epoch, from 0.
+        process_index: Which slice to return.
+        process_count: How many slices there are.
+
+    Raises:
+        ValueError: If there are fewer than P identities, P or K is not positive, `process_count`
+            does not divide P, or `process_index` is not below `process_count`.
+    """
+    if process_count < 1 or persons % process_count:
+        raise ValueError(
+            f"A batch of {persons} persons cannot be shared by {process_count} processes: each "
+            "must get the same number of whole persons."
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index must be between 0 and {process_count - 1}, got {process_index}."
+        )
+    members = _group(labels, persons, images)
+    hands = _hands(members, images)
+    steps = _steps(hands, persons)
+    rng = np.random.default_rng((seed, epoch))
+
+    places = _fill_places(rng, hands, steps * persons, steps)
+    # K neighbours of a cycle of n >= K images differ, also where the cycle starts again.
+    dealt = [
+        np.resize(rng.permutation(own), (count, images))
+        for own, count in zip(members, places, strict=True)
+    ]
+    chosen = _draw_persons(rng, places, steps, persons)
+    batches = np.empty((steps, persons, images), np.int64)
+    seen = np.zeros(len(members), np.int64)
+    for batch, row in zip(batches, chosen, strict=True):
+        for column, person in enumerate(row):
+            batch[column] = dealt[person][seen[person]]
+        seen[row] += 1
+    share = persons // process_count
+    mine = batches[:, process_index * share : (process_index + 1) * share]
+    return mine.reshape(steps, share * images)
+
+
+def _group(labels: np.ndarray, persons: int, images: int) -> list[np.ndarray]:
+    """Image indices of each identity, after checking that batches can be made of them."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            "labels must be a one-dimensional integer array, got shape "
+            f"{labels.shape} and dtype {labels.dtype}."
+        )
+    if persons < 1 or images < 1:
+        raise ValueError(
+            f"A batch needs at least one person and one image of each, got {persons} and {images}."
+        )
+    order = np.argsort(labels, kind="stable")
+    _, first = np.unique(labels[order], return_index=True)
+    if len(first) < persons:
+        raise ValueError(
+            f"A batch of {persons} persons needs at least as many identities, but the "
+            f"{len(labels)} labels hold {len(first)}."
+        )
+    return np.split(order, first[1:])
+
+
+def _hands(members: list[np.ndarray], images: int) -> np.ndarray:
+    sizes = np.array([len(own) for own in members])
+    return -(-sizes // images)
+
+
+def _steps(hands: np.ndarray, persons: int) -> int:
+    return int(max(-(-hands.sum() // persons), hands.max()))
+
+
+def _fill_places(rng: np.random.Generator, hands: np.ndarray, total: int, steps: int) -> np.ndarray:
+    """Raises `hands` to sum to `total`, none above `steps`, each round giving one per person."""
+    places = hands.copy()
+    while missing := total - places.sum():
+        free = np.flatnonzero(places < steps)
+        places[rng.permutation(free)[:missing]] += 1
+    return places
+
+
+def _draw_persons(
+    rng: np.random.Generator, places: np.ndarray, steps: int, persons: int
+) -> np.ndarray:
+    """Draws P different persons for every step, [steps, P], each as often as `places` says.
+
+    Persons are drawn without replacement in proportion to the places they still have, except that
+    one who needs every remaining batch is always taken. It cannot fail: with t batches left
+    the remaining places sum to t * P and none is above t, so at most P persons are forced and at
+    least P have a place left, and after the draw the same holds for t - 1.
+    """
+    remaining = places.copy()
+    chosen = np.empty((steps, persons), np.int64)
+    for step in range(steps):
+        # The first P arrivals of independent exponential clocks are such a weighted draw.
+        arrival = rng.standard_exponential(len(places))
+        with np.errstate(divide="ignore"):
+            arrival /= remaining
+        arrival[remaining == steps - step] = -1.0
+        drawn = np.argsort(arrival, kind="stable")[:persons]
+        # Early arrivals are the frequent persons: shuffled, no process gets more of them.
+        chosen[step] = rng.permutation(drawn)
+        remaining[drawn] -= 1
+    return chosen
