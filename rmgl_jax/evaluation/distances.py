@@ -1,0 +1,106 @@
+"""Squared Euclidean distances of embeddings, in tiles: the one formula every evaluation uses."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+# A tile of distances is about this large (in float32), whatever the gallery's size.
+TILE_BYTES = 128 * 2**20
+
+
+@jax.jit
+def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
+    """|q - g|^2 = |q|^2 + |g|^2 - 2 q.g of every pair, in float32 and never below 0.
+
+    Args:
+      query: embeddings [Q, E].
+      gallery: embeddings [G, E].
+
+    Returns:
+      Squared Euclidean distances [Q, G].
+    """
+    query, gallery = query.astype(jnp.float32), gallery.astype(jnp.float32)
+    products = jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
+    norms = jnp.sum(query**2, axis=1)[:, None] + jnp.sum(gallery**2, axis=1)[None, :]
+    return jnp.maximum(norms - 2.0 * products, 0.0)
+
+
+def distance_blocks(
+    query: np.ndarray, gallery: np.ndarray, block: int | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The rows of `squared_distances` in blocks, computed on the default JAX device.
+
+    Args:
+      query: embeddings [Q, E].
+      gallery: embeddings [G, E]; the device holds them once.
+      block: queries of a block; None chooses blocks of about 128 MiB.
+
+    Yields:
+      The block's slice of the queries, and its distances [block, G] on the host.
+    """
+    resident = jnp.asarray(gallery)
+    for rows in row_blocks(len(query), len(gallery), block):
+        yield rows, np.asarray(squared_distances(jnp.asarray(query[rows]), resident))
+
+
+def row_blocks(rows: int, columns: int, block: int | None = None) -> list[slice]:
+    """Cuts `rows` into slices of `block`, or of as many as make a tile of about `TILE_BYTES`."""
+    if block is None:
+        block = max(1, TILE_BYTES // (4 * max(columns, 1)))
+    elif block < 1:
+        raise ValueError(f"A block must hold at least 1 row, got {block}.")
+    return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
+
+
+def check_features(name: str, features: ArrayLike) -> np.ndarray:
+    """Refuses anything but a finite floating-point matrix with rows; copies nothing.
+
+    Args:
+      name: what the message calls the features, as "query features".
+      features: embeddings [M, E].
+
+    Returns:
+      The features as a NumPy array.
+
+    Raises:
+      TypeError: the values are not floating-point numbers.
+      ValueError: the shape is wrong, or a row holds NaN or infinity.
+    """
+    array = np.asarray(features)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"The {name} must be a matrix [images, width] that is not empty, got shape "
+            f"{array.shape}."
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"The {name} must be floating-point numbers, got {array.dtype}.")
+    for rows in row_blocks(*array.shape):
+        refuse_rows(name, ~np.isfinite(array[rows]), "NaN or infinity", rows.start)
+    return array
+
+
+def check_widths(query: np.ndarray, gallery: np.ndarray) -> None:
+    """Refuses query and gallery features of different widths.
+
+    Raises:
+      ValueError: the widths differ.
+    """
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"Query and gallery features must have the same width, got {query.shape[1]} and "
+            f"{gallery.shape[1]}."
+        )
+
+
+def refuse_rows(name: str, bad: np.ndarray, what: str, first_row: int = 0) -> None:
+    """Raises if a row of the mask `bad` [rows, ...] is set, naming the first such row.
+
+    Raises:
+      ValueError: some row is bad.
+    """
+    if bad.any():
+        row = first_row + int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))
+        raise ValueError(f"The {name} hold {what} in row {row}.")

@@ -1,0 +1,249 @@
+"""CMC, mAP (both definitions) and mINP of a gallery ranked for each query.
+
+The protocol is Market-1501's: for each query the gallery images with pid -1 (junk) and those with
+the query's own pid and camera are dropped; pid 0 (distractors) stays as negatives.
+
+Nothing is sorted. The measures need only the ranks of a query's few true matches, and the rank of
+a match is one more than the number of kept gallery images in front of it: one comparison of a row
+of distances per match, which runs at the speed of memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rmgl_jax.evaluation.distances import (
+    check_features,
+    check_widths,
+    distance_blocks,
+    refuse_rows,
+    row_blocks,
+)
+
+JUNK_PID = -1
+# From so many images of one identity on, sorting the row once is cheaper than counting for each.
+_SORT_FROM = 256
+
+
+@dataclass(frozen=True, eq=False)
+class RankMetrics:
+    """How well a gallery is ranked. All shares are in [0, 1].
+
+    The means are over the valid queries: those that have a match left in the gallery.
+    """
+
+    cmc: np.ndarray
+    """[max_rank] share of queries whose first match has rank 1, at most 2, at most 3, ..."""
+    mean_ap: float
+    """mAP, step: AP = mean_i of i / r_i, for the rank r_i of the i-th match."""
+    mean_ap_official: float
+    """mAP, official: the trapezoid of Market-1501's own code; AP = mean_i of (i / r_i + p_i) / 2,
+    with p_i = (i - 1) / (r_i - 1), or 1 if r_i = 1. Never larger than the step one."""
+    mean_inp: float
+    """mINP: mean of (number of matches) / (rank of the last match)."""
+    n_valid_queries: int
+    """Queries with at least one match."""
+    ap: np.ndarray
+    """[Q] step AP of each query; NaN where it has no match."""
+    ap_official: np.ndarray
+    """[Q] official AP of each query; NaN where it has no match."""
+    inp: np.ndarray
+    """[Q] INP of each query; NaN where it has no match."""
+    first_match_rank: np.ndarray
+    """[Q] 1-based rank of each query's first match; -1 where it has no match."""
+
+
+def rank_metrics(
+    distances: ArrayLike,
+    query_pids: ArrayLike,
+    query_camids: ArrayLike | None,
+    gallery_pids: ArrayLike,
+    gallery_camids: ArrayLike | None,
+    max_rank: int = 50,
+) -> RankMetrics:
+    """Evaluates a ranking by distance. Among equal distances the lower gallery index comes first.
+
+    Args:
+      distances: [Q, G], smaller is more alike. Infinity is allowed, NaN is not.
+      query_pids: identities [Q], integers.
+      query_camids: cameras [Q], integers; None, with `gallery_camids`, for no same-camera rule.
+      gallery_pids: identities [G]; -1 is dropped, 0 kept.
+      gallery_camids: cameras [G] or None.
+      max_rank: length of the CMC curve.
+
+    Returns:
+      The measures, over all valid queries and of each query.
+
+    Raises:
+      TypeError: distances are not floating-point numbers, or labels not integers.
+      ValueError: shapes do not agree, a distance is NaN, or no query has a match.
+    """
+    distances = np.asarray(distances)
+    if distances.ndim != 2:
+        raise ValueError(f"The distances must be a matrix [Q, G], got shape {distances.shape}.")
+    if not np.issubdtype(distances.dtype, np.floating):
+        raise TypeError(f"The distances must be floating-point numbers, got {distances.dtype}.")
+    labels = _Labels(distances.shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    blocks = ((rows, distances[rows]) for rows in row_blocks(*distances.shape))
+    return _evaluate(blocks, labels, max_rank)
+
+
+def rank_features(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    query_pids: ArrayLike,
+    query_camids: ArrayLike | None,
+    gallery_pids: ArrayLike,
+    gallery_camids: ArrayLike | None,
+    max_rank: int = 50,
+    block: int | None = None,
+) -> RankMetrics:
+    """`rank_metrics` of the squared Euclidean distances of embeddings, in blocks of queries.
+
+    The whole Q x G never exists: memory beyond the features is one block of distances. Embeddings
+    are taken as they are; the protocol wants them L2-normalised.
+
+    Args:
+      query: embeddings [Q, E].
+      gallery: embeddings [G, E].
+      query_pids: see `rank_metrics`, as are the other labels and `max_rank`.
+      query_camids: cameras [Q] or None.
+      gallery_pids: identities [G].
+      gallery_camids: cameras [G] or None.
+      max_rank: length of the CMC curve.
+      block: queries of a block; None chooses blocks of about 128 MiB of distances.
+
+    Returns:
+      The measures, over all valid queries and of each query.
+
+    Raises:
+      TypeError: features are not floating-point numbers, or labels not integers.
+      ValueError: shapes do not agree, a feature is not finite, or no query has a match.
+    """
+    query = check_features("query features", query)
+    gallery = check_features("gallery features", gallery)
+    check_widths(query, gallery)
+    shape = (len(query), len(gallery))
+    labels = _Labels(shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    return _evaluate(distance_blocks(query, gallery, block), labels, max_rank)
+
+
+class _Labels:
+    """Checked labels, with the gallery indexed by identity."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        query_pids: ArrayLike,
+        query_camids: ArrayLike | None,
+        gallery_pids: ArrayLike,
+        gallery_camids: ArrayLike | None,
+    ) -> None:
+        if (query_camids is None) != (gallery_camids is None):
+            raise ValueError(
+                "Camera ids must be given for both the query and the gallery or for neither, got "
+                f"them for the {'gallery' if query_camids is None else 'query'} alone."
+            )
+        self.query_pids = _check_labels("query pids", query_pids, shape[0])
+        gallery_pids = _check_labels("gallery pids", gallery_pids, shape[1])
+        self.query_camids = self.gallery_camids = None
+        kept = gallery_pids != JUNK_PID
+        if query_camids is not None:
+            self.query_camids = _check_labels("query camera ids", query_camids, shape[0])
+            self.gallery_camids = _check_labels("gallery camera ids", gallery_camids, shape[1])
+            self.gallery_camids = self.gallery_camids[kept]
+        self.kept = None if kept.all() else np.flatnonzero(kept)
+        # A stable sort keeps the indices of one identity ascending.
+        self.order = np.argsort(gallery_pids[kept], kind="stable")
+        self.sorted_pids = gallery_pids[kept][self.order]
+
+    def split(self, query: int) -> tuple[np.ndarray, np.ndarray]:
+        """Kept gallery indices of the query's identity: its matches, and the dropped ones."""
+        pid = self.query_pids[query]
+        start, stop = np.searchsorted(self.sorted_pids, [pid, pid + 1])
+        same_pid = self.order[start:stop]
+        if self.query_camids is None:
+            return same_pid, same_pid[:0]
+        same_camera = self.gallery_camids[same_pid] == self.query_camids[query]
+        return same_pid[~same_camera], same_pid[same_camera]
+
+
+def _evaluate(
+    blocks: Iterator[tuple[slice, np.ndarray]], labels: _Labels, max_rank: int
+) -> RankMetrics:
+    if max_rank < 1:
+        raise ValueError(f"max_rank must be at least 1, got {max_rank}.")
+    n = len(labels.query_pids)
+    ap, ap_official, inp = np.full((3, n), np.nan)
+    first = np.full(n, -1)
+    for rows, block in blocks:
+        refuse_rows("distances", np.isnan(block), "NaN", rows.start)
+        for query, row in zip(range(rows.start, rows.stop), block, strict=True):
+            matches, dropped = labels.split(query)
+            if len(matches):
+                row = row if labels.kept is None else row[labels.kept]
+                ranks = _match_ranks(row, matches, dropped)
+                ap[query], ap_official[query], inp[query] = _precisions(ranks)
+                first[query] = ranks[0]
+    valid = first > 0
+    if not valid.any():
+        raise ValueError(
+            f"None of the {n} queries has a match in the gallery: no gallery image of the same "
+            "identity is left after junk and images of the query's own camera are dropped."
+        )
+    # Ranks beyond the curve fall into its last bin, which is cut off.
+    counts = np.bincount(np.minimum(first[valid], max_rank + 1), minlength=max_rank + 2)
+    return RankMetrics(
+        cmc=np.cumsum(counts[1:-1]) / valid.sum(),
+        mean_ap=float(ap[valid].mean()),
+        mean_ap_official=float(ap_official[valid].mean()),
+        mean_inp=float(inp[valid].mean()),
+        n_valid_queries=int(valid.sum()),
+        ap=ap,
+        ap_official=ap_official,
+        inp=inp,
+        first_match_rank=first,
+    )
+
+
+def _match_ranks(row: np.ndarray, matches: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """Sorted 1-based ranks of `matches` in a row of distances that lacks the `dropped`."""
+    if len(matches) < _SORT_FROM:
+        # Equal distances at lower indices are in front, at higher ones behind: a stable order.
+        ranks = np.array(
+            [
+                np.count_nonzero(row[:i] <= row[i]) + np.count_nonzero(row[i + 1 :] < row[i])
+                for i in matches
+            ]
+        )
+    else:
+        order = np.argsort(row, kind="stable")
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        ranks = position[matches]
+    if len(dropped):
+        near, far = row[dropped][:, None], row[matches][None, :]
+        in_front = (near < far) | ((near == far) & (dropped[:, None] < matches[None, :]))
+        ranks = ranks - in_front.sum(axis=0)
+    return np.sort(ranks) + 1
+
+
+def _precisions(ranks: np.ndarray) -> tuple[float, float, float]:
+    """Step AP, official AP and INP of sorted 1-based match ranks."""
+    found = np.arange(1, len(ranks) + 1)
+    step = found / ranks
+    # The precision just before the match; the rank in the divisor is kept from being 0 where the
+    # match is the very first image and the value is 1 by definition.
+    before = np.where(ranks == 1, 1.0, (found - 1) / np.maximum(ranks - 1, 1))
+    return step.mean(), ((step + before) / 2).mean(), len(ranks) / ranks[-1]
+
+
+def _check_labels(name: str, labels: ArrayLike, length: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (length,):
+        raise ValueError(f"The {name} must have shape ({length},), got {array.shape}.")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"The {name} must be integers, got {array.dtype}.")
+    return array.astype(np.int64)

@@ -1,0 +1,203 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmgl_jax.evaluation import ranking
+from rmgl_jax.evaluation.distances import check_features, row_blocks, squared_distances
+from rmgl_jax.evaluation.ranking import rank_features, rank_metrics
+
+
+def brute_force(distances, query_pids, query_camids, gallery_pids, gallery_camids, max_rank):
+    """The protocol, image by image, in plain Python: (cmc, per-query values)."""
+    first_ranks, values = [], []
+    for q, pid in enumerate(query_pids):
+        kept = []
+        for g in range(len(gallery_pids)):
+            same_camera = query_camids is not None and query_camids[q] == gallery_camids[g]
+            if gallery_pids[g] == -1 or (gallery_pids[g] == pid and same_camera):
+                continue
+            kept.append(g)
+        kept.sort(key=lambda g: (distances[q][g], g))
+        ranks = [r for r, g in enumerate(kept, 1) if gallery_pids[g] == pid]
+        first_ranks.append(ranks[0] if ranks else -1)
+        if not ranks:
+            values.append((np.nan, np.nan, np.nan))
+            continue
+        step, official = 0.0, 0.0
+        for i, r in enumerate(ranks, 1):
+            before = 1.0 if r == 1 else (i - 1) / (r - 1)
+            step += i / r / len(ranks)
+            official += (i / r + before) / 2 / len(ranks)
+        values.append((step, official, len(ranks) / ranks[-1]))
+    valid = [r for r in first_ranks if r > 0]
+    cmc = [sum(r <= k for r in valid) / max(len(valid), 1) for k in range(1, max_rank + 1)]
+    return np.array(cmc), np.array(values), np.array(first_ranks)
+
+
+@st.composite
+def problems(draw):
+    q, g = draw(st.integers(1, 6)), draw(st.integers(1, 12))
+    # Few values, so that ties abound; 0 and infinity are ordinary distances.
+    value = st.sampled_from([0.0, 0.25, 0.5, 1.0, np.inf])
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    distances = np.array(draw(st.lists(value, min_size=q * g, max_size=q * g)), dtype)
+    pids, cameras = st.integers(-1, 3), st.integers(0, 2)
+    labels = [
+        draw(st.lists(values, min_size=n, max_size=n))
+        for values, n in ((pids, q), (cameras, q), (pids, g), (cameras, g))
+    ]
+    if draw(st.booleans()):
+        labels[1] = labels[3] = None
+    return distances.reshape(q, g), *labels, draw(st.integers(1, 15))
+
+
+@pytest.mark.parametrize("sort_from", [256, 0])
+def test_agrees_with_brute_force(sort_from, monkeypatch):
+    monkeypatch.setattr(ranking, "_SORT_FROM", sort_from)
+    seen = set()
+
+    @given(problems())
+    def check(problem):
+        cmc, values, first = brute_force(*problem)
+        if (first < 0).all():
+            seen.add("no valid query")
+            with pytest.raises(ValueError, match=f"None of the {len(first)} queries has a match"):
+                rank_metrics(*problem)
+            return
+        seen.add("some valid" if (first < 0).any() else "all valid")
+        got = rank_metrics(*problem)
+        np.testing.assert_array_equal(got.first_match_rank, first)
+        np.testing.assert_array_equal(got.cmc, cmc)
+        np.testing.assert_allclose(got.ap, values[:, 0], rtol=1e-13)
+        np.testing.assert_allclose(got.ap_official, values[:, 1], rtol=1e-13)
+        np.testing.assert_array_equal(got.inp, values[:, 2])
+        assert got.n_valid_queries == (first > 0).sum()
+        means = [got.mean_ap, got.mean_ap_official, got.mean_inp]
+        np.testing.assert_allclose(means, np.nanmean(values, axis=0), rtol=1e-13)
+        assert got.mean_ap_official <= got.mean_ap + 1e-13
+
+    check()
+    assert seen == {"no valid query", "some valid", "all valid"}
+
+
+def test_hand_value():
+    # Kept order: match, distractor, match; the junk and the same-camera image in front are dropped.
+    distances = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
+    metrics = rank_metrics(distances, [7], [1], [-1, 7, 7, 0, 7], [2, 1, 2, 2, 3], max_rank=3)
+    assert metrics.mean_ap == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.mean_ap_official == pytest.approx(((1 + 1) / 2 + (2 / 3 + 1 / 2) / 2) / 2)
+    assert metrics.mean_inp == pytest.approx(2 / 3)
+    np.testing.assert_array_equal(metrics.cmc, [1, 1, 1])
+
+
+def test_order_on_ties_is_the_gallery_order():
+    pids = [2, 2, 1, 2]
+    metrics = rank_metrics(np.zeros((1, 4)), [1], None, pids, None)
+    assert metrics.first_match_rank.tolist() == [3]
+    for order in itertools.permutations(range(4)):
+        permuted = [pids[i] for i in order]
+        rank = rank_metrics(np.zeros((1, 4)), [1], None, permuted, None).first_match_rank[0]
+        assert rank == permuted.index(1) + 1
+
+
+def test_match_beyond_max_rank_counts_in_map_only():
+    metrics = rank_metrics(np.array([[0.0, 1.0, 2.0]]), [1], [0], [2, 3, 1], [1, 1, 1], max_rank=2)
+    np.testing.assert_array_equal(metrics.cmc, [0, 0])
+    assert metrics.mean_ap == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("block", [None, 1, 4, 100])
+def test_features_in_blocks_equal_the_whole_matrix(block):
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(11, 8)), rng.normal(size=(30, 8))
+    query, gallery = query.astype(np.float32), gallery.astype(np.float32)
+    labels = (
+        rng.integers(0, 5, 11),
+        rng.integers(0, 3, 11),
+        rng.integers(-1, 5, 30),
+        rng.integers(0, 3, 30),
+    )
+    exact = ((query[:, None].astype(float) - gallery[None].astype(float)) ** 2).sum(-1)
+    np.testing.assert_allclose(squared_distances(query, gallery), exact, atol=1e-5)
+    got = rank_features(query, gallery, *labels, max_rank=7, block=block)
+    want = rank_metrics(exact, *labels, max_rank=7)
+    for field in ("cmc", "ap", "ap_official", "inp", "first_match_rank"):
+        np.testing.assert_array_equal(getattr(got, field), getattr(want, field))
+
+
+def test_distances_are_not_negative():
+    x = np.random.default_rng(0).normal(size=(50, 300)).astype(np.float32)
+    assert (np.asarray(squared_distances(x, x)) >= 0).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite_features_are_refused_by_name_and_row(value, monkeypatch):
+    # Small tiles, so that the row is found in a later one.
+    monkeypatch.setattr("rmgl_jax.evaluation.distances.TILE_BYTES", 64)
+    good, bad = np.ones((5, 4), np.float32), np.ones((9, 4), np.float32)
+    bad[6, 2] = bad[8, 0] = value
+    with pytest.raises(ValueError, match="gallery features hold NaN or infinity in row 6"):
+        rank_features(good, bad, [1] * 5, None, [1] * 9, None)
+    with pytest.raises(ValueError, match="query features hold NaN or infinity in row 6"):
+        rank_features(bad, good, [1] * 9, None, [1] * 5, None)
+
+
+def test_nan_distances_are_refused_by_row():
+    distances = np.zeros((4, 3))
+    distances[2, 1] = np.nan
+    with pytest.raises(ValueError, match="distances hold NaN in row 2"):
+        rank_metrics(distances, [1] * 4, None, [1] * 3, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"distances": np.zeros(3)}, ValueError, r"matrix \[Q, G\], got shape \(3,\)"),
+        ({"distances": np.zeros((1, 2), int)}, TypeError, "floating-point numbers, got int64"),
+        ({"query_pids": [1, 2]}, ValueError, r"query pids must have shape \(1,\), got \(2,\)"),
+        ({"gallery_pids": [1]}, ValueError, r"gallery pids must have shape \(2,\), got \(1,\)"),
+        ({"gallery_pids": [1.0, 2.0]}, TypeError, "gallery pids must be integers, got float64"),
+        ({"gallery_camids": [1]}, ValueError, r"gallery camera ids must have shape \(2,\)"),
+        ({"gallery_camids": None}, ValueError, "them for the query alone"),
+        ({"query_camids": None}, ValueError, "them for the gallery alone"),
+        ({"max_rank": 0}, ValueError, "max_rank must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_refused(change, error, message):
+    arguments = {
+        "distances": np.zeros((1, 2)),
+        "query_pids": [1],
+        "query_camids": [0],
+        "gallery_pids": [1, 2],
+        "gallery_camids": [1, 1],
+    }
+    with pytest.raises(error, match=message):
+        rank_metrics(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        (np.zeros(3, np.float32), ValueError, r"got shape \(3,\)"),
+        (np.zeros((0, 3), np.float32), ValueError, r"got shape \(0, 3\)"),
+        (np.zeros((2, 3), np.uint8), TypeError, "floating-point numbers, got uint8"),
+    ],
+)
+def test_bad_features_are_refused(features, error, message):
+    with pytest.raises(error, match=f"The query features must be .*{message}"):
+        check_features("query features", features)
+
+
+def test_widths_must_agree():
+    with pytest.raises(ValueError, match="same width, got 3 and 4"):
+        rank_features(np.ones((1, 3)), np.ones((1, 4)), [1], None, [1], None)
+
+
+def test_blocks_cover_all_rows_once():
+    assert row_blocks(7, 10, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert len(row_blocks(11_659, 82_161)) > 10
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        row_blocks(7, 10, 0)
