@@ -1,0 +1,145 @@
+"""The images of a data set as found on disk, and whether they are as many as they should be."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from data_prep.names import Label, is_image_name, parse_market_name
+
+MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+"""Market-1501's folder of every split; most other sets are handed around in the same layout."""
+
+JUNK_PID = -1
+NO_CAMERA = -1
+
+
+class Item(NamedTuple):
+    """One image: its file, raw identity, camera and name within the split."""
+
+    path: Path
+    pid: int
+    camid: int
+    name: str
+
+
+@dataclass
+class Listing:
+    """What lies in a source directory."""
+
+    splits: dict[str, list[Item]] = field(default_factory=dict)
+    """Images by split."""
+    problems: list[str] = field(default_factory=list)
+    """Files that should have been images of the set but cannot be."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out, and why. Always shown."""
+
+    def digest(self) -> str:
+        """Digest of the labels, names and sizes of the images: tells two sources apart."""
+        digest = hashlib.sha256()
+        for split, items in self.splits.items():
+            for item in items:
+                size = item.path.stat().st_size
+                digest.update(f"{split}\0{item.name}\0{item.pid}\0{item.camid}\0{size}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Count:
+    """Size of a split as published."""
+
+    images: int
+    identities: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Size of a data set as published."""
+
+    splits: Mapping[str, Count]
+    cameras: int
+
+    def differences(self, splits: Mapping[str, list[Item]]) -> list[str]:
+        """One sentence for every number that differs from the published one."""
+        different = []
+        for split, count in self.splits.items():
+            items = splits.get(split, [])
+            identities = len({item.pid for item in items})
+            if (len(items), identities) != (count.images, count.identities):
+                different.append(
+                    f"{split} has {len(items):,} images of {identities:,} identities, "
+                    f"expected {count.images:,} of {count.identities:,}"
+                )
+        cameras = len({item.camid for items in splits.values() for item in items})
+        if cameras != self.cameras:
+            different.append(f"{cameras} cameras, expected {self.cameras}")
+        return different
+
+
+def image_files(directory: Path, listing: Listing) -> list[Path]:
+    """The images directly in a directory, by name; anything else there becomes a note."""
+    images, others = [], []
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        if entry.is_dir() or not is_image_name(entry.name):
+            others.append(entry.name)
+            continue
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            listing.problems.append(f"{directory / entry.name!r}: its name is not UTF-8")
+            continue
+        images.append(Path(entry.path))
+    if others:
+        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        listing.notes.append(
+            f"{directory.name}: left out {len(others)} that are not images: {shown}"
+        )
+    return images
+
+
+def label_files(
+    paths: list[Path],
+    listing: Listing,
+    split: str,
+    parse: Callable[[str], Label | None],
+    first_camera: int,
+) -> list[Item]:
+    """Items of the files, whose base names carry the labels.
+
+    Junk (identity -1) is dropped from the gallery and noted; anywhere else it is a problem, and
+    so is a name that does not parse. Cameras are counted from 0: `first_camera` is subtracted.
+    """
+    items, junk = [], 0
+    for path in paths:
+        label = parse(path.name)
+        if label is None:
+            listing.problems.append(f"{path}: no identity and camera in its name")
+        elif label.pid == JUNK_PID and split == "gallery":
+            junk += 1
+        elif label.pid < 0:
+            listing.problems.append(f"{path}: identity {label.pid} in the {split} split")
+        elif label.camera is None:
+            items.append(Item(path, label.pid, NO_CAMERA, path.name))
+        elif label.camera < first_camera:
+            listing.problems.append(f"{path}: camera {label.camera}, the first is {first_camera}")
+        else:
+            items.append(Item(path, label.pid, label.camera - first_camera, path.name))
+    if junk:
+        listing.notes.append(f"{split}: dropped {junk:,} junk images (identity -1)")
+    return items
+
+
+def is_market_root(directory: Path) -> bool:
+    """Whether a directory has Market-1501's three folders."""
+    return all((directory / folder).is_dir() for folder in MARKET_FOLDERS.values())
+
+
+def list_market(root: Path) -> Listing:
+    """Images of a directory in Market-1501's layout and file names (cameras there start at 1)."""
+    listing = Listing()
+    for split, folder in MARKET_FOLDERS.items():
+        paths = image_files(root / folder, listing)
+        listing.splits[split] = label_files(paths, listing, split, parse_market_name, 1)
+    return listing

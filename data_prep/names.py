@@ -1,0 +1,54 @@
+"""What a file's base name says: is it an image, whose, and from which camera."""
+
+import re
+from typing import NamedTuple
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+# `0002_c1s1_000451_03.jpg` (Market-1501), `0001_c2_f0046182.jpg` (DukeMTMC-reID),
+# `-1_c3s2_000018_02.jpg` (junk). The end of the digits keeps `c12` from being read as camera 1.
+_MARKET = re.compile(r"(?P<pid>-?\d+)_c(?P<camera>\d+)(?!\d)", re.IGNORECASE)
+# Own images may leave the camera out (`0007_12.jpg`, `7.png`) or write `cam3` for `c3`.
+_OWN = re.compile(
+    r"(?P<pid>-?\d+)(?:_c(?:am)?(?P<camera>\d+)(?:s\d+)?)?(?=[_.\-]|$)", re.IGNORECASE
+)
+_CAMERA = re.compile(r"(?:^|[_\-])c(?:am)?(?P<camera>\d+)(?:s\d+)?(?=[_.\-]|$)", re.IGNORECASE)
+
+
+class Label(NamedTuple):
+    """Identity and camera as numbered in a file name; the camera is None where there is none."""
+
+    pid: int
+    camera: int | None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file counts as an image, by its last suffix in any case.
+
+    Hidden files do not: a Mac leaves `._0002_c1s1_000451_03.jpg` beside every image it copies.
+    """
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def parse_market_name(name: str) -> Label | None:
+    """Label of a base name such as `0002_c1s1_000451_03.jpg`; None if it is not of that form.
+
+    Pass the base name, never the path: a directory `12_c3` reads like a label.
+    """
+    found = _MARKET.match(name)
+    return Label(int(found["pid"]), int(found["camera"])) if found else None
+
+
+def parse_own_name(name: str) -> Label | None:
+    """As `parse_market_name`, for own images: the camera may be missing, or be `cam3`."""
+    found = _OWN.match(name)
+    if not found:
+        return None
+    camera = found["camera"]
+    return Label(int(found["pid"]), None if camera is None else int(camera))
+
+
+def find_camera(name: str) -> int | None:
+    """Camera number in a base name of any form, as in `c3_0001.jpg` or `shop_cam3_17.png`."""
+    found = _CAMERA.search(name)
+    return int(found["camera"]) if found else None

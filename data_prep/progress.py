@@ -1,0 +1,31 @@
+"""Progress and notes for the person at the terminal, on standard error."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def note(message: str) -> None:
+    """Say one line."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def track(items: Iterable[T], sizes: Sequence[int], description: str) -> Iterator[T]:
+    """Yield the items under a progress bar that advances by each one's size."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(description, total=sum(sizes))
+        for size, item in zip(sizes, items, strict=True):
+            yield item
+            progress.advance(task, size)

@@ -1,0 +1,57 @@
+"""Reading a prepared set: random access to the encoded images and their labels."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TypedDict
+
+import tensorflow_datasets as tfds
+
+
+class Record(TypedDict):
+    """One image as it was on disk."""
+
+    image_bytes: bytes
+    """The original file."""
+    pid: int
+    """Raw identity: labels `0..n-1` are the reader's to derive."""
+    camid: int
+    """Camera from 0; -1 in a set without camera ids."""
+    name: str
+    """File name."""
+
+
+class Records(Sequence[Record]):
+    """A split, read at random: `records[i]` reads one image and decodes nothing."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
+        self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of a split of {len(self)}")
+        example = self._source[index]
+        return Record(
+            image_bytes=example["image"],
+            pid=int(example["pid"]),
+            camid=int(example["camid"]),
+            name=example["name"].decode(),
+        )
+
+
+def read_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
+    """The records of a prepared split, "train", "query" or "gallery".
+
+    Raises:
+      KeyError: the set has no such split.
+    """
+    if split not in builder.info.splits:
+        raise KeyError(f"{builder.name} has no split {split!r}, only {list(builder.info.splits)}")
+    return Records(builder, split)
+
+
+def open_prepared(path: str | PathLike[str]) -> tfds.core.DatasetBuilder:
+    """The builder of a prepared set from its directory (`builder.data_path`), e.g. in a worker."""
+    return tfds.builder_from_directory(path)
