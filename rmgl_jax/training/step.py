@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rmgl_jax.config import AugmentConfig, ExperimentConfig, LossConfig, ModelConfig
 from rmgl_jax.data.augment import augment
@@ -187,7 +187,7 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         loss=config.loss,
         accumulate=train.accumulate,
     )
-    mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def replicate(state: TrainState) -> TrainState:

@@ -1,0 +1,168 @@
+"""Checkpoints: Orbax writes them in the background; a damaged one is noticed and passed over."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax import lax
+from orbax.checkpoint import checkpoint_managers
+
+from rmgl_jax.training.step import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none of those there could be read."""
+
+
+class Restored(NamedTuple):
+    """What `restore` found."""
+
+    state: TrainState
+    step: int
+    passed_over: tuple[int, ...]
+    """Steps of later checkpoints that were damaged."""
+
+
+@jax.jit
+def digest(state: TrainState) -> jax.Array:
+    """A 32-bit fingerprint of every bit of a state, computed where the state lies.
+
+    Each 32-bit word counts with an odd weight of its own, modulo 2^32, so that any one changed
+    word changes the sum. Orbax alone restores a flipped bit without complaint.
+    """
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(state)):
+        words = lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+        position = jnp.arange(words.size, dtype=jnp.uint32) + jnp.uint32(
+            2654435761 * number % 2**32
+        )
+        total += jnp.sum(words * (2 * position + 1), dtype=jnp.uint32)
+    return total
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["mean_ap"]
+
+
+@contextmanager
+def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """A directory of checkpoints (made if absent) that keeps the `keep` latest and the best one.
+
+    What a killed run was writing is removed. "Best" is the greatest `mean_ap` among those saved
+    with metrics. Leaving the context waits until everything is written.
+
+    Raises:
+        CheckpointError: on leaving, if something could not be written.
+    """
+    policies = checkpoint_managers
+    options = ocp.CheckpointManagerOptions(
+        best_fn=_score,
+        preservation_policy=policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(keep),
+                policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+            ]
+        ),
+        cleanup_tmp_directories=True,
+    )
+    manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    try:
+        yield manager
+        finish(manager)
+    except BaseException:
+        # The error on its way matters more than what closing meets, often the same one again.
+        with suppress(Exception):
+            manager.close()
+        raise
+    manager.close()
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, mean_ap: float | None = None) -> None:
+    """Starts to save a state; returns once it is copied off the device.
+
+    An error of the save before (a full disk, say) is raised here, or by `finish`.
+
+    Raises:
+        CheckpointError: with the step and the cause.
+    """
+    step = int(state.step)
+    try:
+        manager.save(
+            step,
+            args=ocp.args.StandardSave(state),
+            metrics=None if mean_ap is None else {"mean_ap": mean_ap},
+            custom_metadata={"digest": int(digest(state))},
+        )
+    except Exception as error:  # Orbax hands on whatever its writer threads met.
+        raise _failed(manager, error) from error
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits until everything is written.
+
+    Raises:
+        CheckpointError: if something could not be.
+    """
+    try:
+        manager.wait_until_finished()
+    except Exception as error:
+        raise _failed(manager, error) from error
+
+
+def _failed(manager: ocp.CheckpointManager, error: Exception) -> CheckpointError:
+    kept = manager.all_steps()
+    last = f"The last good one is of step {max(kept)}." if kept else "There is no earlier one."
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    return CheckpointError(
+        f"A checkpoint could not be written to {manager.directory}: {first_line} {last}"
+    )
+
+
+def restore(
+    manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
+) -> Restored | None:
+    """The latest undamaged checkpoint, or that of `step`; None if there is none at all.
+
+    Args:
+        manager: see `open_checkpoints`.
+        like: a state of the same shapes; its arrays say where the restored ones go.
+        step: the one to read, without falling back to another.
+
+    Raises:
+        CheckpointError: if `step` is not there, or if every checkpoint is damaged.
+    """
+    steps = sorted(manager.all_steps(), reverse=True)
+    if step is not None and step not in steps:
+        raise CheckpointError(
+            f"{manager.directory} has no checkpoint of step {step}; it has {sorted(steps)}."
+        )
+    candidates = steps if step is None else [step]
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    passed_over: list[int] = []
+    for candidate in candidates:
+        try:
+            state = manager.restore(candidate, args=ocp.args.StandardRestore(abstract))
+            expected = (manager.metadata(candidate).custom_metadata or {}).get("digest")
+            found = int(digest(state))
+            if expected is not None and found != expected:
+                raise CheckpointError(
+                    f"its digest is {found}, not the {expected} it was saved with"
+                )
+            return Restored(state, candidate, tuple(passed_over))
+        except Exception as error:  # Whatever Orbax or TensorStore make of damaged files.
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            logger.warning("The checkpoint of step %d can't be used: %s", candidate, reason)
+            passed_over.append(candidate)
+    if passed_over:
+        raise CheckpointError(
+            f"No checkpoint in {manager.directory} can be used; those of steps "
+            f"{sorted(passed_over)} are damaged or of another model. Move them away to start anew."
+        )
+    return None

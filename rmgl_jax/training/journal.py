@@ -1,0 +1,93 @@
+"""What a run leaves for people: `metrics.jsonl`, TensorBoard events and a progress bar."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+LOG_NAME = "metrics.jsonl"
+
+
+def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
+    """All records of a run, oldest first. A line that a killed run left unfinished is not one."""
+    path = workdir / LOG_NAME
+    if not path.exists():
+        return []
+    *lines, tail = path.read_text().split("\n")
+    with contextlib.suppress(json.JSONDecodeError):
+        lines = [*lines, tail] if tail and json.loads(tail) else lines
+    return [json.loads(line) for line in lines]
+
+
+class Journal:
+    """Writes a run's records. A context manager; only process 0 of a pod should have one.
+
+    Args:
+        workdir: where `metrics.jsonl` and `tensorboard/` go.
+        steps: of the whole run.
+        resumed_at: the step the run goes on from. Records of later steps, written by a run that
+            was killed before its next checkpoint, are dropped, so that no step stands there twice.
+        console: for the bar; None shows nothing.
+    """
+
+    def __init__(
+        self, workdir: Path, steps: int, resumed_at: int = 0, console: Console | None = None
+    ) -> None:
+        kept = [record for record in read_metrics(workdir) if int(record["step"]) <= resumed_at]
+        path = workdir / LOG_NAME
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(temporary, path)
+        self._file = path.open("a", buffering=1)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_at + 1)
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=console or Console(quiet=True),
+            disable=console is None,
+            speed_estimate_period=120,
+        )
+        self._task = self._progress.add_task(
+            "train", total=steps, completed=resumed_at, epoch="-", text="compiling the step"
+        )
+
+    def __enter__(self) -> "Journal":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        self._events.close()
+        self._file.close()
+
+    def record(self, step: int, values: Mapping[str, float], kind: str) -> None:
+        """Writes one record of `kind` ("train" or "eval") to both logs."""
+        clean = {
+            name: value if math.isfinite(value) else str(value) for name, value in values.items()
+        }
+        self._file.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def show(self, step: int, epoch: str, text: str) -> None:
+        """Moves the bar."""
+        self._progress.update(self._task, completed=step, epoch=epoch, text=text)
+
+    def say(self, message: str) -> None:
+        """Prints a line above the bar."""
+        self._progress.console.print(message, highlight=False)

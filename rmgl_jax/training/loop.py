@@ -1,0 +1,292 @@
+"""The loop around the step: batches in, metrics, evaluations and checkpoints out."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import CheckpointManager
+from rich.console import Console
+
+from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
+from rmgl_jax.data.store import Split
+from rmgl_jax.training import checkpoints
+from rmgl_jax.training.journal import Journal
+from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.step import ParallelStep, TrainState, create_state, make_train_step
+from rmgl_jax.training.throughput import peak_flops, step_flops
+from rmgl_jax.training.workdir import claim
+
+Initialise = Callable[[dict[str, Any]], dict[str, Any]]
+"""From fresh variables (`params`, `batch_stats`) to those that training starts from."""
+Evaluate = Callable[[dict[str, Any]], dict[str, float]]
+"""From variables to metrics by name; `mean_ap` among them decides which checkpoint is the best."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class Interrupted(SystemExit):
+    """SIGTERM came; the state is saved. The exit status is 143, as a shell reports it."""
+
+
+def train(
+    config: ExperimentConfig,
+    split: Split,
+    workdir: Path,
+    *,
+    initialise: Initialise | None = None,
+    evaluate: Evaluate | None = None,
+    console: Console | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainState:
+    """Trains to the end of `config.train.epochs`, going on from the work directory's checkpoints.
+
+    The run is a pure function of `config`, `split` and what `initialise` loads: interrupted and
+    resumed at any step it ends with the same bits. On several processes every one calls this with
+    the same arguments; process 0 writes the logs.
+
+    Args:
+        config: the experiment.
+        split: training images.
+        workdir: for `config.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
+        initialise: e.g. loads a pretrained backbone. Not called when a checkpoint is there.
+        evaluate: called every `config.train.evaluate_every` epochs and at the end.
+        console: for the progress bar and messages; None is silent.
+        on_step: called with the number of steps done after each, for tests.
+
+    Raises:
+        ValueError: if the split does not fit the model (labels, image size) or the batch.
+        workdir.ConfigChangedError: if `workdir` holds a run of another configuration.
+        NonFiniteLossError: with step, terms and the last good checkpoint.
+        checkpoints.CheckpointError: if one can't be written, or none can be read.
+        Interrupted: on SIGTERM, after saving.
+    """
+    _check_split(config, split)
+    chief = jax.process_index() == 0
+    settings = config.train
+    per_epoch = steps_per_epoch(split.labels, settings.persons, settings.images)
+    total = settings.epochs * per_epoch
+    claim(config, workdir, write=chief)
+
+    step = make_train_step(config, per_epoch)
+    key = jax.random.key(settings.seed)
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(
+            checkpoints.open_checkpoints(workdir / "checkpoints", settings.keep_checkpoints)
+        )
+        state, start, messages = _start(config, per_epoch, step, manager, initialise)
+        if start >= total:
+            return state
+        batches = _batches(config, split, start, total, per_epoch)
+        batch = step.put(next(batches))
+        lowered = step.run.lower(state, batch, key)
+        # Compiled once, ahead of time: another shape later would be an error, not a second program.
+        run = lowered.compile()
+        terminated = stack.enter_context(_sigterm())
+        journal = stack.enter_context(Journal(workdir, total, start, console)) if chief else None
+        if journal is not None:
+            for message in messages:
+                journal.say(message)
+        clock = _Clock(
+            settings.persons * settings.images,
+            step_flops(lowered, step.flops_shards),
+            peak_flops(jax.devices()[0].device_kind, config.model.dtype),
+        )
+
+        def report(done: int, metrics: dict[str, jax.Array]) -> None:
+            values = _checked(done, metrics, manager.latest_step()) | clock.tick()
+            if journal is not None:
+                journal.record(done, values, "train")
+                epoch = f"{(done - 1) // per_epoch + 1}/{settings.epochs}"
+                journal.show(done, epoch, _describe(done, total, values))
+
+        pending: tuple[int, dict[str, jax.Array]] | None = None
+        for done in range(start + 1, total + 1):
+            state, metrics = run(state, batch, key)
+            if done < total:
+                batch = step.put(next(batches))
+            # The device works on this step while the host reads the one before.
+            if pending is not None:
+                report(*pending)
+            pending = (done, metrics)
+            if on_step is not None:
+                on_step(done)
+
+            epoch, rest = divmod(done, per_epoch)
+            at_end, epoch_ends = done == total, rest == 0
+            stopping = _stop_now(terminated, done) and not at_end
+            every = settings.evaluate_every
+            evaluating = evaluate is not None and (
+                at_end or (epoch_ends and every > 0 and epoch % every == 0)
+            )
+            saving = at_end or stopping or (epoch_ends and epoch % settings.checkpoint_every == 0)
+            if not (saving or evaluating):
+                continue
+            # Nothing is evaluated or saved before its own loss is known to be finite.
+            report(*pending)
+            pending, mean_ap = None, None
+            if evaluating:
+                values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
+                mean_ap = values.get("mean_ap")
+                if journal is not None:
+                    journal.record(done, values, "eval")
+                    shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
+                    journal.say(f"epoch {epoch}: {shown}")
+            checkpoints.save(manager, state, mean_ap)
+            clock.restart()
+            if stopping:
+                checkpoints.finish(manager)
+                if journal is not None:
+                    journal.say(f"Stopped by SIGTERM; the state of step {done} is saved.")
+                raise Interrupted(143)
+    return state
+
+
+def _start(
+    config: ExperimentConfig,
+    per_epoch: int,
+    step: ParallelStep,
+    manager: CheckpointManager,
+    initialise: Initialise | None,
+) -> tuple[TrainState, int, list[str]]:
+    """The state to go on from, its step, and what to tell about it."""
+    fresh = create_state(
+        config.model, make_optimizer(config.optimizer, per_epoch), config.train.seed
+    )
+    restored = checkpoints.restore(manager, step.replicate(fresh))
+    if restored is None:
+        if initialise is not None:
+            variables = initialise({"params": fresh.params, "batch_stats": fresh.batch_stats})
+            fresh = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
+        return step.replicate(fresh), 0, []
+    messages = [f"Going on from step {restored.step} of {config.train.epochs * per_epoch}."]
+    for damaged in restored.passed_over:
+        # Its step will be saved anew.
+        manager.delete(damaged)
+        messages.insert(0, f"The checkpoint of step {damaged} was damaged and is removed.")
+    return restored.state, restored.step, messages
+
+
+def _checked(done: int, metrics: dict[str, jax.Array], last_good: int | None) -> dict[str, float]:
+    """Reads a step's metrics, waiting for it."""
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(values["loss"]):
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        last = (
+            "No checkpoint was saved yet."
+            if last_good is None
+            else f"The last good checkpoint is of step {last_good}."
+        )
+        raise NonFiniteLossError(f"The loss of step {done} is {values['loss']} ({terms}). {last}")
+    return values
+
+
+def _describe(done: int, total: int, values: dict[str, float]) -> str:
+    text = (
+        f"step {done}/{total} · loss {values['loss']:.3f} = ce {values['cross_entropy']:.3f} "
+        f"+ triplet {values['triplet']:.3f} · lr {values['learning_rate']:.2e}"
+    )
+    if "images_per_second" in values:
+        text += f" · {values['images_per_second']:.0f} images/s"
+    if "mfu" in values:
+        text += f" · MFU {values['mfu']:.1%}"
+    return text
+
+
+def _check_split(config: ExperimentConfig, split: Split) -> None:
+    if split.num_classes != config.model.num_classes:
+        raise ValueError(
+            f"The classifier has num_classes={config.model.num_classes}, but "
+            f"{split.dataset} {split.split} has {split.num_classes} identities."
+        )
+    if tuple(split.images.shape[1:3]) != config.model.image_size:
+        raise ValueError(
+            f"The images are {tuple(split.images.shape[1:3])}, but the model wants image_size="
+            f"{config.model.image_size}."
+        )
+
+
+def _batches(
+    config: ExperimentConfig, split: Split, start: int, total: int, per_epoch: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's rows of every batch from step `start` on; a function of (seed, step)."""
+    settings = config.train
+    order, epoch_of_order = None, -1
+    for step in range(start, total):
+        epoch, place = divmod(step, per_epoch)
+        if epoch != epoch_of_order:
+            order = identity_batches(
+                split.labels,
+                settings.persons,
+                settings.images,
+                settings.seed,
+                epoch,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            epoch_of_order = epoch
+        rows = order[place]
+        yield {"images": split.batch(rows), "labels": split.labels[rows].astype(np.int32)}
+
+
+class _Clock:
+    """Images a second and utilisation, over the time between reported steps."""
+
+    def __init__(self, images: int, flops: float | None, peak: float | None) -> None:
+        self._images, self._flops = images, flops
+        self._peak = peak and peak * jax.device_count()
+        self._last: float | None = None
+
+    def restart(self) -> None:
+        """Forgets the last step's end, because something else took time since."""
+        self._last = None
+
+    def tick(self) -> dict[str, float]:
+        """Speed since the step reported before; nothing for the first."""
+        now, last = time.perf_counter(), self._last
+        self._last = now
+        if last is None:
+            return {}
+        seconds = max(now - last, 1e-9)
+        speed = {"images_per_second": self._images / seconds}
+        if self._flops and self._peak:
+            speed["mfu"] = self._flops / seconds / self._peak
+        return speed
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """Turns SIGTERM into a flag while the loop runs (signals reach the main thread only)."""
+    flag = threading.Event()
+    # jax.distributed has its own handler, which tells all processes: see `_stop_now`.
+    mine = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
+    if not mine:
+        yield flag
+        return
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        flag.set()
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop_now(terminated: threading.Event, step: int) -> bool:
+    if jax.process_count() > 1:
+        # All processes agree on one step, or the others would wait for this one for ever.
+        return multihost_utils.reached_preemption_sync_point(step)
+    return terminated.is_set()

@@ -1,0 +1,40 @@
+"""Model FLOPs utilisation: what a device could do at most, and what a step asks of it."""
+
+from typing import Any
+
+import jax
+
+# Dense peak of one device in FLOP/s: matrix units at bfloat16 inputs, and at float32 as XLA runs it
+# by default (TF32 on NVIDIA). From the makers' data sheets, without sparsity.
+_PEAKS: dict[str, tuple[float, float]] = {
+    # substring of device_kind: (bfloat16, float32)
+    "H200": (989e12, 494e12),
+    "H100": (989e12, 494e12),
+    "A100": (312e12, 156e12),
+    "L40S": (362e12, 183e12),
+    "V100": (125e12, 15.7e12),
+    "TPU v6": (918e12, 459e12),
+    "TPU v5p": (459e12, 229e12),
+    "TPU v5": (197e12, 98e12),
+    "TPU v4": (275e12, 137e12),
+}
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """The peak of one device in FLOP/s, or None if it is not known (CPUs among others)."""
+    for name, (half, single) in _PEAKS.items():
+        if name in device_kind:
+            return half if dtype == "bfloat16" else single
+    return None
+
+
+def step_flops(lowered: jax.stages.Lowered, shards: int) -> float | None:
+    """Floating-point operations of one step on all devices, as XLA counts them, or None.
+
+    Args:
+        lowered: the step, lowered but not compiled: nothing is fused or recomputed yet.
+        shards: `ParallelStep.flops_shards`.
+    """
+    analysis: Any = lowered.cost_analysis()
+    flops = analysis.get("flops") if isinstance(analysis, dict) else None
+    return flops * shards if flops and flops > 0 else None

@@ -1,0 +1,58 @@
+"""The work directory belongs to one configuration, which is written into it."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rmgl_jax.config import ExperimentConfig
+
+CONFIG_NAME = "config.json"
+
+
+class ConfigChangedError(ValueError):
+    """The work directory holds a run of another configuration."""
+
+
+def claim(config: ExperimentConfig, workdir: Path, write: bool = True) -> None:
+    """Makes the work directory `config`'s, or refuses if it is another's.
+
+    Args:
+        config: written to `config.json` if there is none.
+        workdir: made if absent.
+        write: False on all processes but one.
+
+    Raises:
+        ConfigChangedError: naming every field that differs.
+        OSError: if the directory can't be made or written.
+    """
+    mine = json.loads(json.dumps(asdict(config)))
+    path = workdir / CONFIG_NAME
+    if path.exists():
+        differing = sorted(differences(json.loads(path.read_text()), mine))
+        if differing:
+            raise ConfigChangedError(
+                f"{workdir} holds a run of another configuration: {'; '.join(differing)}. "
+                "Use another work directory, or the old values."
+            )
+        return
+    if not write:
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(mine, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise type(error)(f"The work directory {workdir} can't be written: {error}") from error
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Every leaf of two JSON trees that differs, as "a.b was 1, is now 2"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name} was {old}, is now {new}"
