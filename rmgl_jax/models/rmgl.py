@@ -116,7 +116,7 @@ class Backbone(nn.Module):
                 return images
             if name == config.fold_at and folds > 1:
                 return fold(follow(granularity, name, 1), folds)
-            module = stages[_stage_name(granularity, name)]
+            module = stages[stage_name(granularity, name)]
             if (module.name, folds) not in done:
                 before = STAGES[STAGES.index(name) - 1]
                 done[module.name, folds] = module(follow(granularity, before, folds), train)
@@ -144,7 +144,7 @@ class Backbone(nn.Module):
         names = STAGES[STAGES.index("res2") : STAGES.index(config.last_stage) + 1]
         for granularity in config.granularities:
             for number, stage in enumerate(names):
-                name = _stage_name(granularity, stage)
+                name = stage_name(granularity, stage)
                 if name not in stages:
                     stages[name] = Stage(
                         blocks=config.depth[number],
@@ -159,7 +159,8 @@ class Backbone(nn.Module):
         return stages
 
 
-def _stage_name(granularity: int, stage: FoldPosition) -> str:
+def stage_name(granularity: int, stage: FoldPosition) -> str:
+    """Name of the backbone's module that is a branch's `stage`, such as "res2", "local3_res4"."""
     return stage if stage in SHARED_STAGES else f"local{granularity}_{stage}"
 
 
