@@ -1,0 +1,1 @@
+"""A synthetic pedestrian benchmark, rendered in the layout of Market-1501."""

@@ -1,0 +1,179 @@
+"""Identities: what a person looks like, from the colour of the clothes to the logo on them.
+
+A `Look` holds the coarse attributes (clothes, build) and the middling ones (hair, hat, bag), a
+`Details` the fine ones (print, stripes, shoes). Twins share a look and differ in details.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from data_prep.synthetic.streams import stream
+
+Colour = tuple[int, int, int]
+Top = Literal["t-shirt", "shirt", "jacket", "coat"]
+Bottom = Literal["trousers", "shorts", "skirt"]
+Hair = Literal["short", "bob", "long", "bun", "bald"]
+Hat = Literal["none", "cap", "beanie"]
+Bag = Literal["none", "backpack", "shoulder", "handbag"]
+Print = Literal["disc", "ring", "square", "cross", "triangle", "bars"]
+Place = Literal["chest", "heart", "back", "both"]
+Stripes = Literal["none", "hoops", "band", "yoke"]
+
+# What people wear in a street: mostly dark, grey, blue and white, now and then a colour. Few
+# colours, so that many identities share them.
+CLOTHES: tuple[tuple[Colour, float], ...] = (
+    ((38, 38, 42), 5),
+    ((78, 80, 86), 3),
+    ((142, 143, 146), 3),
+    ((222, 220, 214), 4),
+    ((42, 54, 92), 4),
+    ((96, 122, 164), 3),
+    ((158, 46, 50), 2),
+    ((62, 92, 66), 2),
+    ((186, 164, 128), 2),
+    ((112, 78, 56), 2),
+    ((214, 176, 62), 1),
+    ((206, 134, 154), 1),
+    ((112, 74, 132), 1),
+    ((74, 152, 160), 1),
+)
+DETAIL_COLOURS: tuple[Colour, ...] = (
+    (238, 238, 234),
+    (28, 28, 30),
+    (206, 40, 44),
+    (240, 200, 44),
+    (44, 96, 196),
+    (52, 158, 84),
+    (236, 126, 36),
+    (224, 96, 160),
+)
+HAIR_COLOURS: tuple[Colour, ...] = ((30, 26, 24), (58, 42, 32), (104, 72, 44), (176, 144, 92))
+SKINS: tuple[Colour, ...] = ((232, 194, 166), (214, 170, 138), (180, 130, 98), (112, 78, 58))
+
+# Families within ten consecutive pids: three twins, two twins and five persons on their own.
+_FAMILIES = (0, 0, 0, 1, 2, 3, 3, 4, 5, 6)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Coarse and middling attributes, shared by twins. Lengths are in metres."""
+
+    height: float
+    build: float
+    skin: Colour
+    top: Top
+    top_colour: Colour
+    inner_colour: Colour
+    bottom: Bottom
+    bottom_colour: Colour
+    hair: Hair
+    hair_colour: Colour
+    hat: Hat
+    hat_colour: Colour
+    bag: Bag
+    bag_colour: Colour
+
+
+@dataclass(frozen=True)
+class Details:
+    """Fine attributes: no two twins have the same shoes, nor the same print."""
+
+    shoe_colour: Colour
+    sole_colour: Colour
+    print_shape: Print
+    print_colour: Colour
+    print_place: Place
+    stripes: Stripes
+    stripe_colour: Colour
+    cuff_colour: Colour | None
+    trouser_stripe: Colour | None
+
+
+@dataclass(frozen=True)
+class Person:
+    """One identity."""
+
+    look: Look
+    details: Details
+
+
+def family_of(pid: int) -> tuple[int, int]:
+    """Number of the family of `pid` and the person's place in it; a family shares a `Look`."""
+    block, place = divmod(pid - 1, len(_FAMILIES))
+    local = _FAMILIES[place]
+    return block * len(_FAMILIES) + local, place - _FAMILIES.index(local)
+
+
+def make_person(seed: int, pid: int) -> Person:
+    """The identity `pid` (1 or more), a pure function of its arguments."""
+    family, member = family_of(pid)
+    return Person(
+        look=_draw_look(stream(seed, "look", family)),
+        details=_draw_details(
+            stream(seed, "family", family), stream(seed, "details", pid), member=member
+        ),
+    )
+
+
+def make_stranger(rng: np.random.Generator) -> Person:
+    """Somebody who is none of the identities: a passer-by, or a distractor of the gallery."""
+    return Person(look=_draw_look(rng), details=_draw_details(rng, rng, member=0))
+
+
+def _pick(rng: np.random.Generator, *weighted: tuple) -> object:
+    weights = np.array([weight for _, weight in weighted], float)
+    return weighted[rng.choice(len(weighted), p=weights / weights.sum())][0]
+
+
+def _clothes_colour(rng: np.random.Generator) -> Colour:
+    base = np.array(_pick(rng, *CLOTHES)) * rng.uniform(0.88, 1.1) + rng.normal(0, 4, 3)
+    return tuple(int(value) for value in base.clip(18, 240))
+
+
+def _draw_look(rng: np.random.Generator) -> Look:
+    bottom = _pick(rng, ("trousers", 6), ("shorts", 2), ("skirt", 2))
+    hair = _pick(rng, ("short", 4), ("bob", 2), ("long", 3), ("bun", 1), ("bald", 0.5))
+    return Look(
+        height=float(rng.uniform(1.55, 1.9)),
+        build=float(rng.uniform(0.85, 1.3)),
+        skin=SKINS[rng.integers(len(SKINS))],
+        top=_pick(rng, ("t-shirt", 4), ("shirt", 3), ("jacket", 3), ("coat", 1.5)),
+        top_colour=_clothes_colour(rng),
+        inner_colour=_clothes_colour(rng),
+        bottom=bottom,
+        bottom_colour=_clothes_colour(rng),
+        hair=hair,
+        hair_colour=HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))],
+        hat=_pick(rng, ("none", 7), ("cap", 2), ("beanie", 1)),
+        hat_colour=_clothes_colour(rng),
+        bag=_pick(rng, ("none", 4), ("backpack", 3), ("shoulder", 2), ("handbag", 2)),
+        bag_colour=_clothes_colour(rng),
+    )
+
+
+def _draw_details(family: np.random.Generator, own: np.random.Generator, *, member: int) -> Details:
+    # Every member of a family sees the same shuffles and takes its own place in them, so that
+    # twins cannot draw the same shoes or the same print by chance.
+    shoes, colours = (
+        family.permutation(len(DETAIL_COLOURS)),
+        family.permutation(len(DETAIL_COLOURS)),
+    )
+    shapes: tuple[Print, ...] = ("disc", "ring", "square", "cross", "triangle", "bars")
+
+    def maybe_colour(probability: float) -> Colour | None:
+        colour = DETAIL_COLOURS[own.integers(len(DETAIL_COLOURS))]
+        return colour if own.random() < probability else None
+
+    return Details(
+        shoe_colour=DETAIL_COLOURS[shoes[member]],
+        sole_colour=_pick(own, (DETAIL_COLOURS[0], 2), (DETAIL_COLOURS[1], 2), ((150, 110, 70), 1)),
+        print_shape=shapes[family.permutation(len(shapes))[member]],
+        print_colour=DETAIL_COLOURS[colours[member]],
+        print_place=_pick(own, ("chest", 3), ("heart", 2), ("back", 2), ("both", 3)),
+        stripes=_pick(own, ("none", 4), ("hoops", 2), ("band", 2), ("yoke", 2)),
+        stripe_colour=DETAIL_COLOURS[colours[-1 - member]],
+        cuff_colour=maybe_colour(0.35),
+        trouser_stripe=maybe_colour(0.4),
+    )

@@ -1,0 +1,147 @@
+"""Textures: what is sewn, printed and worn on each part of a body.
+
+A texture is a float array `[rows, facets, 3]` in 0..255, one colour for each face of the tube it
+is wrapped around: rows go down (or out, along a limb), facets go round from the front over the
+person's left to the back and the right.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.synthetic.person import Colour, Person, Print
+
+Texture = npt.NDArray[np.float32]
+
+TORSO_ROWS, TORSO_FACETS = 36, 36
+LEG_ROWS, LEG_FACETS = 18, 12
+ARM_ROWS, ARM_FACETS = 14, 8
+HEAD_ROWS, HEAD_FACETS = 14, 16
+
+
+def plain(rows: int, facets: int, colour: Colour) -> Texture:
+    """A texture of one colour."""
+    return np.full((rows, facets, 3), colour, np.float32)
+
+
+def fold(texture: Texture, rng: np.random.Generator, strength: float = 0.1) -> Texture:
+    """`texture` with soft lighter and darker folds."""
+    rows, facets = texture.shape[:2]
+    coarse = rng.normal(0, 1, (max(2, rows // 4), max(2, facets // 3))).astype(np.float32)
+    folds = cv2.resize(coarse, (facets, rows), interpolation=cv2.INTER_CUBIC)
+    return (texture * (1 + strength * folds)[..., None]).clip(0, 255)
+
+
+def glyph(shape: Print, size: int) -> npt.NDArray[np.bool_]:
+    """A print as a mask [size, size]."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    y, x = y / (size / 2), x / (size / 2)
+    radius = np.hypot(x, y)
+    masks = {
+        "disc": radius < 0.95,
+        "ring": (radius < 1.0) & (radius > 0.5),
+        "square": np.ones((size, size), bool),
+        "cross": (np.abs(x) < 0.34) | (np.abs(y) < 0.34),
+        "triangle": np.abs(x) < (y + 1.1) / 2,
+        "bars": (np.arange(size) % 4 < 2)[:, None] & np.ones(size, bool),
+    }
+    return masks[shape]
+
+
+def stamp(
+    texture: Texture, mask: npt.NDArray[np.bool_], row: int, azimuth: float, colour: Colour
+) -> None:
+    """Put `mask` in `colour` on `texture`, centred at `row` and at `azimuth` (radians)."""
+    rows, facets = texture.shape[:2]
+    centre = round(azimuth / (2 * np.pi) * facets)
+    y, x = np.nonzero(mask)
+    y, x = y + row - mask.shape[0] // 2, (x + centre - mask.shape[1] // 2) % facets
+    inside = (y >= 0) & (y < rows)
+    texture[y[inside], x[inside]] = colour
+
+
+def torso_texture(person: Person) -> Texture:
+    """Top with its stripes, prints, open front and the straps of the bag."""
+    look, details = person.look, person.details
+    texture = plain(TORSO_ROWS, TORSO_FACETS, look.top_colour)
+    quarter = TORSO_FACETS // 4
+    if details.stripes == "hoops":
+        texture[5::6] = texture[6::6] = details.stripe_colour
+    elif details.stripes == "band":
+        texture[17:21] = details.stripe_colour
+    elif details.stripes == "yoke":
+        texture[:8] = details.stripe_colour
+    if look.top in ("jacket", "coat"):  # worn open, over something of another colour
+        half = 3 if look.top == "jacket" else 2
+        texture[:, -half:] = texture[:, :half] = look.inner_colour
+    elif look.top == "shirt":
+        texture[:, 0] = np.array(look.top_colour) * 0.7
+        texture[:2] = np.array(look.top_colour) * 0.85
+    shape, colour, place = details.print_shape, details.print_colour, details.print_place
+    if place in ("chest", "both"):
+        stamp(texture, glyph(shape, 9), 13, 0.0, colour)
+    if place == "heart":
+        stamp(texture, glyph(shape, 5), 10, 0.75, colour)
+    if place in ("back", "both"):
+        stamp(texture, glyph(shape, 11), 13, np.pi, colour)
+    bag = np.array(look.bag_colour)
+    if look.bag == "backpack":
+        for centre in (quarter // 2 + 1, -quarter // 2 - 1):
+            texture[1:18, [centre, centre + 1]] = bag
+    elif look.bag == "shoulder":
+        rows = np.arange(1, 30)
+        front = np.round(-5 + 12 * rows / 30).astype(int)
+        for width in (0, 1):
+            texture[rows, front + width] = bag
+            texture[rows, (TORSO_FACETS // 2 - front + width) % TORSO_FACETS] = bag
+    return texture
+
+
+def arm_texture(person: Person) -> Texture:
+    """Sleeve, cuff and hand."""
+    look, details = person.look, person.details
+    texture = plain(ARM_ROWS, ARM_FACETS, look.top_colour)
+    if details.stripes == "yoke":
+        texture[:2] = details.stripe_colour
+    end = 5 if look.top == "t-shirt" else ARM_ROWS - 2
+    if details.cuff_colour is not None:
+        texture[end - 2 : end] = details.cuff_colour
+    texture[end:] = look.skin
+    return texture
+
+
+def leg_texture(person: Person, side: int) -> Texture:
+    """Trousers or shorts with a stripe along the outer seam; `side` is 1 on the left, else -1."""
+    look, details = person.look, person.details
+    texture = plain(LEG_ROWS, LEG_FACETS, look.bottom_colour)
+    outside = side * LEG_FACETS // 4
+    if details.trouser_stripe is not None:
+        texture[:, [outside - 1, outside]] = details.trouser_stripe
+    bare_from = {"trousers": LEG_ROWS, "shorts": 9, "skirt": 0}[look.bottom]
+    texture[bare_from:] = look.skin
+    if look.bottom != "trousers":
+        texture[LEG_ROWS - 3 :] = details.sole_colour  # socks
+    return texture
+
+
+def shoe_texture(person: Person) -> Texture:
+    """Upper and sole. Facet 0 looks up, the opposite one down."""
+    details = person.details
+    texture = plain(5, 8, details.shoe_colour)
+    texture[:, 3:5] = details.sole_colour
+    return texture
+
+
+def head_texture(person: Person) -> Texture:
+    """Face, hair, and the hat down to the forehead."""
+    look = person.look
+    texture = plain(HEAD_ROWS, HEAD_FACETS, look.skin)
+    if look.hair != "bald":
+        texture[:4] = look.hair_colour
+        texture[:10, 4:-3] = look.hair_colour
+    texture[6, [1, 2, -2, -3]] = np.array(look.skin) * 0.45  # eyes
+    texture[7, [0, -1]] = np.array(look.skin) * 0.85  # nose
+    texture[10, [0, 1, -1]] = (150, 84, 78)  # mouth
+    if look.hat != "none":
+        texture[: 5 if look.hat == "cap" else 6] = look.hat_colour
+    return texture
