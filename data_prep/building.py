@@ -4,7 +4,7 @@ import abc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,17 +19,19 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     """A person re-identification set: splits train, query and gallery, stored as ArrayRecord.
 
     A data set's own class says where its images lie (`list_images`) and how many there should be
-    (`counts`). Everything is checked before the first example is written, and TFDS gives the
+    (`expected`). Everything is checked before the first example is written, and TFDS gives the
     directory its final name after the last, so that a directory under that name is complete.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Nothing is downloaded: manual_dir is where the images are."
 
-    PAGE: ClassVar[str] = ""
+    page: str = ""
     """Where the images are requested from."""
-    LAYOUT: ClassVar[str]
+    layout: str
     """What the root directory holds, in words."""
+    expected: Counts | None = None
+    """The published counts of the set."""
 
     def __init__(self, *, allow_partial: bool = False, **kwargs: Any) -> None:
         """Make the builder; `allow_partial` turns unexpected counts into a warning."""
@@ -44,19 +46,16 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     def list_images(self, root: Path) -> Listing:
         """List the images of the set below its root."""
 
-    def counts(self) -> Counts | None:
-        """The published counts of the set; None if there are none."""
-        return None
-
     def find_source(self, source: Path | None) -> Path:
         """The root of the set at or near `source`.
 
         Raises:
           FileNotFoundError: it is not there. Says where was looked and how to get the images.
         """
+        config = f" --config {self.builder_config.name}" if self.BUILDER_CONFIGS else ""
         help_text = (
-            f"{f'Request the images from {self.PAGE}, then run' if self.PAGE else 'Run'} "
-            f"`python -m data_prep.{self.name} --source DIR`. "
+            f"{f'Request the images from {self.page}, then run' if self.page else 'Run'} "
+            f"`python -m data_prep.{self.name} --source DIR{config}`. "
             "`python -m experiments.synthetic_rmgl` runs at once, on synthetic images."
         )
         if source is None:
@@ -64,13 +63,13 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
                 f"{self.name} is not prepared in {self.data_path}, and no source was given. "
                 f"{help_text}"
             )
-        return find_root(source, self.name, self.is_root, self.LAYOUT, help_text)
+        return find_root(source, self.name, self.is_root, self.layout, help_text)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=(type(self).__doc__ or "").strip(),
-            homepage=self.PAGE,
+            homepage=self.page,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(doc="The original file, not re-encoded."),
@@ -88,31 +87,29 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         listing = self.list_images(self.find_source(Path(dl_manager.manual_dir)))
-        for line in listing.notes:
+        notes = listing.summary()
+        for line in notes:
             note(f"{self.name}: {line}")
         differences = self._check(listing)
-        self.info.metadata.update(
-            differences=differences, notes=listing.notes, digest=listing.digest()
-        )
+        self.info.metadata.update(differences=differences, notes=notes, digest=listing.digest())
         return {
             split: self._generate_examples(split, items) for split, items in listing.splits.items()
         }
 
     def _check(self, listing: Listing) -> list[str]:
         """Differences from the published counts, if allowed; raise for anything else wrong."""
-        counts = self.counts()
-        differences = counts.differences(listing.splits) if counts else []
+        differences = self.expected.differences(listing.splits) if self.expected else []
         empty = [f"{split} has no images" for split, items in listing.splits.items() if not items]
         wrong = empty + ([] if self.allow_partial else differences)
         problems = list(listing.problems)
         if not wrong:
             items = [item for items in listing.splits.values() for item in items]
-            bad = bad_images([item.path for item in items], f"{self.name}: checking images")
+            bad = bad_images([item.file for item in items], f"{self.name}: checking images")
             problems += [f"{path}: {problem}" for path, problem in bad]
         if problems:
             wrong.append(f"{len(problems)} bad files:\n  " + "\n  ".join(problems))
         if wrong:
-            hint = " (--allow_partial accepts other counts)" if differences else ""
+            hint = " (allow_partial accepts other counts)" if differences else ""
             raise ValueError(f"{self.name} was not prepared{hint}: " + "; ".join(wrong))
         if differences:
             warnings.warn(f"{self.name} is partial: {'; '.join(differences)}", stacklevel=2)
@@ -126,7 +123,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             yield (
                 index,
                 {
-                    "image": item.path.read_bytes(),
+                    "image": item.file.read_bytes(),
                     "pid": item.pid,
                     "camid": item.camid,
                     "name": item.name,

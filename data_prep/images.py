@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
-from pathlib import Path
 
 from PIL import Image
 
+from data_prep.listing import Encoded
 from data_prep.progress import track
 
 # The formats the file suffixes promise. Naming them also keeps Pillow from handing a mislabelled
@@ -21,12 +21,14 @@ _CHUNK = 128
 _FEW = 1024
 
 
-def image_problem(path: Path) -> str | None:
+def image_problem(path: Encoded) -> str | None:
     """Why a file is not a whole image, or None if it is one."""
     try:
         encoded = path.read_bytes()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        return str(error)
     if not encoded:
         return "is empty"
     try:
@@ -44,14 +46,14 @@ def image_problem(path: Path) -> str | None:
     return None
 
 
-def _check_chunk(paths: list[Path]) -> list[tuple[Path, str]]:
+def _check_chunk(paths: list[Encoded]) -> list[tuple[Encoded, str]]:
     found = ((path, image_problem(path)) for path in paths)
     return [(path, problem) for path, problem in found if problem]
 
 
 def bad_images(
-    paths: Sequence[Path], description: str, processes: int | None = None
-) -> list[tuple[Path, str]]:
+    paths: Sequence[Encoded], description: str, processes: int | None = None
+) -> list[tuple[Encoded, str]]:
     """Every file that does not decode as an image, with the reason, in the order given.
 
     Args:

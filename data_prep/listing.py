@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from data_prep.names import Label, is_image_name, parse_market_name
 
@@ -16,10 +16,18 @@ JUNK_PID = -1
 NO_CAMERA = -1
 
 
+class Encoded(Protocol):
+    """Whatever holds an encoded image: a file's path, or a place in a container."""
+
+    def read_bytes(self) -> bytes:
+        """The encoded image."""
+        ...
+
+
 class Item(NamedTuple):
     """One image: its file, raw identity, camera and name within the split."""
 
-    path: Path
+    file: Encoded
     pid: int
     camid: int
     name: str
@@ -34,14 +42,24 @@ class Listing:
     problems: list[str] = field(default_factory=list)
     """Files that should have been images of the set but cannot be."""
     notes: list[str] = field(default_factory=list)
-    """What was left out, and why. Always shown."""
+    """What to tell the user about what was found and left out."""
+    others: list[str] = field(default_factory=list)
+    """Files and folders among the images that are not images."""
+
+    def summary(self) -> list[str]:
+        """All there is to tell, a line each."""
+        if not self.others:
+            return self.notes
+        shown = ", ".join(self.others[:5]) + (", ..." if len(self.others) > 5 else "")
+        return [*self.notes, f"left out {len(self.others)} that are not images: {shown}"]
 
     def digest(self) -> str:
         """Digest of the labels, names and sizes of the images: tells two sources apart."""
         digest = hashlib.sha256()
         for split, items in self.splits.items():
             for item in items:
-                size = item.path.stat().st_size
+                on_disk = isinstance(item.file, Path) and item.file.is_file()
+                size = item.file.stat().st_size if on_disk else 0
                 digest.update(f"{split}\0{item.name}\0{item.pid}\0{item.camid}\0{size}\n".encode())
         return digest.hexdigest()
 
@@ -79,11 +97,11 @@ class Counts:
 
 
 def image_files(directory: Path, listing: Listing) -> list[Path]:
-    """The images directly in a directory, by name; anything else there becomes a note."""
-    images, others = [], []
+    """The images directly in a directory, by name; the rest goes to the listing's `others`."""
+    images = []
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.is_dir() or not is_image_name(entry.name):
-            others.append(entry.name)
+            listing.others.append(f"{directory.name}/{entry.name}")
             continue
         try:
             entry.name.encode()
@@ -91,11 +109,6 @@ def image_files(directory: Path, listing: Listing) -> list[Path]:
             listing.problems.append(f"{directory / entry.name!r}: its name is not UTF-8")
             continue
         images.append(Path(entry.path))
-    if others:
-        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        listing.notes.append(
-            f"{directory.name}: left out {len(others)} that are not images: {shown}"
-        )
     return images
 
 
@@ -120,6 +133,8 @@ def label_files(
             junk += 1
         elif label.pid < 0:
             listing.problems.append(f"{path}: identity {label.pid} in the {split} split")
+        elif max(label.pid, label.camera or 0) >= 2**63:
+            listing.problems.append(f"{path}: a number of more than 64 bits")
         elif label.camera is None:
             items.append(Item(path, label.pid, NO_CAMERA, path.name))
         elif label.camera < first_camera:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core import constants
 
 from data_prep.building import ReidBuilder
@@ -65,7 +66,13 @@ def make_builder(
     elif config and config not in module.Builder.builder_configs:
         known = list(module.Builder.builder_configs) or "none"
         raise ValueError(f"{dataset} has no configuration {config!r}, only {known}.")
-    return module.Builder(data_dir=data_dir, config=config or None, allow_partial=allow_partial)
+    # TFDS warns of configurations that are not listed in the class, as those of own images are not.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return module.Builder(data_dir=data_dir, config=config or None, allow_partial=allow_partial)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _is_prepared(builder: ReidBuilder) -> bool:

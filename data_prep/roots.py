@@ -42,12 +42,13 @@ def find_root(
     names = {_plain(name): owner for owner, owned in ROOT_NAMES.items() for name in owned}
     owner = {child: names.get(_plain(child.name)) for child in children}
     # A directory under the set's own name comes before one that merely has the layout, since
-    # several sets share Market-1501's; one under another set's name is never taken.
+    # several sets share Market-1501's; one under another set's name is not taken for this one.
+    unnamed = [child for child in children if owner[child] is None or dataset not in ROOT_NAMES]
     for group in (
         [source],
         [child for child in children if owner[child] == dataset],
         [source.parent],
-        [child for child in children if owner[child] is None],
+        unnamed,
     ):
         roots = [directory for directory in group if is_root(directory)]
         if len(roots) > 1:

@@ -1,0 +1,131 @@
+"""Reading a user's own images from disk, and telling identities and cameras from the names."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.listing import NO_CAMERA, Item, Listing, image_files, label_files
+from data_prep.names import Label, find_camera, parse_own_name
+
+FOLDERS = {
+    "train": ("bounding_box_train", "train"),
+    "query": ("query",),
+    "gallery": ("bounding_box_test", "gallery"),
+}
+LAYOUT = (
+    "the folders train (or bounding_box_train), query and gallery (or bounding_box_test): all "
+    "three, train alone, or query and gallery"
+)
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the splits that are there."""
+    found = {
+        split: next((root / name for name in names if (root / name).is_dir()), None)
+        for split, names in FOLDERS.items()
+    }
+    return {split: folder for split, folder in found.items() if folder is not None}
+
+
+def is_own_root(directory: Path) -> bool:
+    """Whether a directory has the folders of own images."""
+    found = set(split_folders(directory))
+    return "train" in found or {"query", "gallery"} <= found
+
+
+def list_own(root: Path) -> Listing:
+    """Images of a directory with a folder for each split.
+
+    In a split's folder lie either images, whose names begin with the identity's number
+    (`0007_c2_15.jpg`, `7_15.png`), or one folder for each identity. Folders named by numbers keep
+    them; if any is named otherwise, all are numbered from 1 in the order of their names, the same
+    in every split. A camera in a file name (`c2`, `cam2`) is taken as written; either all images
+    of the set have one or none has.
+    """
+    listing = Listing()
+    folders = split_folders(root)
+    if ("query" in folders) != ("gallery" in folders):
+        listing.problems.append(f"{root}: query and gallery go together, found {sorted(folders)}")
+    missing = [split for split in FOLDERS if split not in folders]
+    if missing:
+        listing.notes.append(f"no folder for {' and '.join(missing)}: no such split")
+    by_identity = {split: _has_folders(folder) for split, folder in folders.items()}
+    numbers = _number_identities(
+        [folders[split] for split in folders if by_identity[split]], listing
+    )
+    if numbers and not all(by_identity.values()) and not _all_numbers(numbers):
+        listing.problems.append(
+            f"{root}: identities are folder names in one split and numbers in another"
+        )
+    for split, folder in folders.items():
+        if by_identity[split]:
+            listing.splits[split] = _list_identities(folder, split, numbers, listing)
+        else:
+            paths = image_files(folder, listing)
+            listing.splits[split] = label_files(paths, listing, split, parse_own_name, 0)
+    _check_cameras(listing)
+    return listing
+
+
+def _folders_in(directory: Path) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in os.scandir(directory)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _has_folders(directory: Path) -> bool:
+    return bool(_folders_in(directory))
+
+
+def _all_numbers(names: Iterable[str]) -> bool:
+    return all(re.fullmatch(r"-?\d+", name) for name in names)
+
+
+def _number_identities(splits: list[Path], listing: Listing) -> dict[str, int]:
+    """A number for each identity's folder name."""
+    names = sorted({name for split in splits for name in _folders_in(split)})
+    if not _all_numbers(names):
+        listing.notes.append(
+            f"identities are numbered by the order of their {len(names)} folder names, from 1"
+        )
+        return {name: number for number, name in enumerate(names, start=1)}
+    return {name: int(name) for name in names}
+
+
+def _list_identities(
+    folder: Path, split: str, numbers: dict[str, int], listing: Listing
+) -> list[Item]:
+    """Images of a folder that has a folder for each identity."""
+    # Images beside the identities' folders belong to nobody.
+    stray = image_files(folder, Listing())
+    listing.problems += [f"{path}: beside the folders of the identities" for path in stray]
+    items, seen = [], {}
+    for name in _folders_in(folder):
+        pid = numbers[name]
+        if pid in seen:
+            listing.problems.append(f"{folder}: {seen[pid]} and {name} are the same number")
+        seen[pid] = name
+
+        def parse(file_name: str, pid: int = pid) -> Label:
+            return Label(pid, find_camera(file_name))
+
+        labelled = label_files(image_files(folder / name, listing), listing, split, parse, 0)
+        items += [item._replace(name=f"{name}/{item.name}") for item in labelled]
+    return items
+
+
+def _check_cameras(listing: Listing) -> None:
+    """Note that there are no cameras; that only some images have one is a problem."""
+    items = [item for items in listing.splits.values() for item in items]
+    unknown = [item for item in items if item.camid == NO_CAMERA]
+    if unknown and len(unknown) < len(items):
+        known = next(item for item in items if item.camid != NO_CAMERA)
+        listing.problems.append(
+            f"{len(unknown)} of {len(items)} images have no camera in their names: "
+            f"{unknown[0].file} has none, {known.file} has camera {known.camid}; wanted all or none"
+        )
+    elif unknown:
+        listing.notes.append("no camera ids: the same-camera rule cannot be applied")

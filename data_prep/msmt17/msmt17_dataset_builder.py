@@ -1,0 +1,100 @@
+"""Builder of MSMT17, versions 1 and 2 (which blurs faces)."""
+
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data_prep.building import ReidBuilder
+from data_prep.listing import Count, Counts, Item, Listing
+
+LISTS = {"train": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
+FOLDERS = ({"train": "train", "test": "test"}, {"train": "mask_train_v2", "test": "mask_test_v2"})
+
+
+class Builder(ReidBuilder):
+    """MSMT17 (Wei et al., CVPR 2018). Papers differ on what they train on.
+
+    Configurations: `train` is list_train.txt alone, `trainval` adds list_val.txt, which holds more
+    images of the same identities. Identities of training and test are numbered from 0 each: equal
+    numbers are different people.
+    """
+
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name="train", description="30,248 training images"),
+        tfds.core.BuilderConfig(name="trainval", description="32,621 training images"),
+    ]
+    page = "https://www.pkuvmc.com/dataset.html"
+    layout = (
+        "list_train.txt, list_val.txt, list_query.txt, list_gallery.txt and the folders train and "
+        "test (V1) or mask_train_v2 and mask_test_v2 (V2)"
+    )
+
+    def is_root(self, directory: Path) -> bool:
+        """Whether a directory has the image folders of a version and the lists."""
+        lists = [name for names in self._lists().values() for name in names]
+        return _folders(directory) is not None and all(
+            (directory / f"list_{name}.txt").is_file() for name in lists
+        )
+
+    def list_images(self, root: Path) -> Listing:
+        """Images of the lists; the configuration says which are for training."""
+        folders = _folders(root)
+        listing = Listing()
+        for split, names in self._lists().items():
+            folder = root / folders["train" if split == "train" else "test"]
+            listing.splits[split] = [
+                item
+                for name in names
+                for item in read_list(root / f"list_{name}.txt", folder, listing)
+            ]
+        return listing
+
+    @property
+    def expected(self) -> Counts:
+        """The configuration's published counts."""
+        images = 30_248 if self.builder_config.name == "train" else 32_621
+        return Counts(
+            {
+                "train": Count(images, 1_041),
+                "query": Count(11_659, 3_060),
+                "gallery": Count(82_161, 3_060),
+            },
+            cameras=15,
+        )
+
+    def _lists(self) -> dict[str, tuple[str, ...]]:
+        if self.builder_config.name == "trainval":
+            return LISTS
+        return LISTS | {"train": ("train",)}
+
+
+def _folders(root: Path) -> dict[str, str] | None:
+    """The image folders of the version that lies in `root`."""
+    for folders in FOLDERS:
+        if all((root / folder).is_dir() for folder in folders.values()):
+            return folders
+    return None
+
+
+def read_list(path: Path, folder: Path, listing: Listing) -> list[Item]:
+    """Items of a list file, whose lines read `0000/0000_045_12_0303morning_0006_2.jpg 0`.
+
+    The identity is the line's number, the camera the third field of the base name, counted from 1.
+    A line of another form is a problem.
+    """
+    items = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            name, pid = line.split()
+            camera = int(name.rpartition("/")[2].split("_")[2])
+            item = Item(folder / name, int(pid), camera - 1, name)
+        except (ValueError, IndexError):
+            listing.problems.append(f"{path}, line {number}: not a name and an identity: {line!r}")
+            continue
+        if item.pid < 0 or item.camid < 0:
+            listing.problems.append(f"{path}, line {number}: bad identity or camera: {line!r}")
+            continue
+        items.append(item)
+    return items
