@@ -1,0 +1,143 @@
+import io
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+import data_prep
+from data_prep.cuhk03_np.cuhk03_np_dataset_builder import Builder
+from tests.tiny_trees import market_labels, prepare_partial, read_labels, write_market
+
+# Protocol: name (pair of cameras, person, view, image) -> identity, and the splits, 1-based.
+FILELIST = {
+    "1_001_1_01.png": 1,
+    "1_001_2_06.png": 1,
+    "2_003_1_05.png": 2,
+    "2_003_2_10.png": 2,
+    "5_002_1_02.png": 900,
+    "5_002_2_07.png": 900,
+}
+SPLITS = {"train": [1, 2], "query": [3, 5], "gallery": [4, 6]}
+LABELS = {
+    "train": {"1_001_1_01.png": (1, 0), "1_001_2_06.png": (1, 1)},
+    "query": {"2_003_1_05.png": (2, 0), "5_002_1_02.png": (900, 0)},
+    "gallery": {"2_003_2_10.png": (2, 1), "5_002_2_07.png": (900, 1)},
+}
+
+
+def pixels(name, variant):
+    """The image [H, W, 3] of a name: each another, and the variants too."""
+    pair, person, _, number = (int(part) for part in name[:-4].split("_"))
+    rng = np.random.default_rng([pair, person, number, variant == "labeled"])
+    return rng.integers(0, 256, (12 + pair, 5 + number, 3), dtype=np.uint8)
+
+
+def write_images_mat(path, variants):
+    """As MATLAB v7.3 stores cell arrays: HDF5 references, every array transposed."""
+    names = {}
+    for name in FILELIST:
+        pair, person, _, number = (int(part) for part in name[:-4].split("_"))
+        names[pair, person, number] = name
+    with h5py.File(path, "w") as file:
+        for variant in variants:
+            pairs = file.create_dataset(variant, (1, 5), h5py.ref_dtype)
+            for pair in range(1, 6):
+                cells = file.create_dataset(f"#refs#/{variant}{pair}", (10, 3), h5py.ref_dtype)
+                for person in range(1, 4):
+                    for number in range(1, 11):
+                        name = names.get((pair, person, number))
+                        # MATLAB writes an empty cell as the two dimensions of an empty array.
+                        stored = (
+                            np.zeros(2, np.uint64)
+                            if name is None
+                            else pixels(name, variant).transpose(2, 1, 0)
+                        )
+                        place = f"#refs#/{variant}{pair}_{person}_{number}"
+                        file[place] = stored
+                        cells[number - 1, person - 1] = file[place].ref
+                pairs[0, pair - 1] = cells.ref
+
+
+def write_protocol(path, names=tuple(FILELIST)):
+    cells = np.empty((len(names), 1), object)
+    cells[:, 0] = names
+    scipy.io.savemat(
+        path,
+        {
+            "filelist": cells,
+            "labels": np.array([list(FILELIST.values())]).T,
+            **{f"{split}_idx": np.array([idx]).T for split, idx in SPLITS.items()},
+        },
+    )
+
+
+def protocol_name(variant):
+    return f"cuhk03_new_protocol_config_{variant}.mat"
+
+
+@pytest.mark.parametrize("variant", ["labeled", "detected"])
+@pytest.mark.parametrize("place", [".", "cuhk03_release"])
+def test_every_image_pid_and_camid_of_the_matlab_files(tmp_path, variant, place):
+    root = tmp_path / "CUHK03"
+    (root / place).mkdir(parents=True)
+    # One variant must not need the other's files.
+    write_images_mat(root / place / "cuhk-03.mat", [variant])
+    write_protocol(root / protocol_name(variant))
+    builder = prepare_partial(f"cuhk03_np/{variant}", root, tmp_path / "tfds")
+    assert read_labels(builder) == LABELS
+    for split in LABELS:
+        for record in data_prep.read_records(builder, split):
+            decoded = np.asarray(Image.open(io.BytesIO(record["image_bytes"])))
+            np.testing.assert_array_equal(decoded, pixels(record["name"], variant))
+
+
+def test_images_missing_from_the_matlab_file_are_all_named(tmp_path):
+    write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
+    names = list(FILELIST)
+    names[0], names[3], names[4] = "1_002_1_01.png", "4_009_1_01.png", "other.png"
+    write_protocol(tmp_path / protocol_name("detected"), names)
+    with pytest.raises(ValueError, match="3 bad files") as error:
+        prepare_partial("cuhk03_np/detected", tmp_path, tmp_path / "tfds")
+    for wanted in (
+        "detected, pair 1, person 2, image 1: not an RGB image but uint64 of shape (2,)",
+        "detected, pair 4, person 9, image 1: not in the file",
+        "image 5 of the query split is 'other.png'",
+    ):
+        assert wanted in str(error.value)
+
+
+def test_another_mat_file_is_not_a_protocol(tmp_path):
+    write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
+    scipy.io.savemat(tmp_path / protocol_name("detected"), {"labels": [1]})
+    with pytest.raises(ValueError, match="no filelist, train_idx, query_idx, gallery_idx in it"):
+        prepare_partial("cuhk03_np/detected", tmp_path, tmp_path / "tfds")
+
+
+@pytest.mark.parametrize("variant", ["labeled", "detected"])
+def test_folders_in_markets_layout(tmp_path, variant):
+    root = tmp_path / "cuhk03-np"
+    write_market(root / variant)
+    # The root, the directory above it, or the variant's own.
+    for number, source in enumerate([root, tmp_path, root / variant]):
+        builder = prepare_partial(f"cuhk03_np/{variant}", source, tmp_path / f"tfds{number}")
+        assert read_labels(builder) == market_labels()
+
+
+def test_one_variant_is_not_taken_for_the_other(tmp_path):
+    write_market(tmp_path / "detected")
+    for source in (tmp_path, tmp_path / "detected"):
+        with pytest.raises(FileNotFoundError, match="labeled/bounding_box_train"):
+            prepare_partial("cuhk03_np/labeled", source, tmp_path / "tfds")
+
+
+@pytest.mark.parametrize(
+    ("variant", "images"),
+    [("labeled", [7_368, 1_400, 5_328]), ("detected", [7_365, 1_400, 5_332])],
+)
+def test_published_counts(tmp_path, variant, images):
+    counts = Builder(data_dir=tmp_path, config=variant).expected
+    assert [count.images for count in counts.splits.values()] == images
+    assert [count.identities for count in counts.splits.values()] == [767, 700, 700]
+    assert counts.cameras == 2

@@ -1,0 +1,137 @@
+import pytest
+
+import data_prep
+from data_prep.folder.own_images import list_own
+from tests.tiny_trees import image_bytes, market_labels, read_labels, write_images, write_market
+
+
+def prepare(source, tmp_path, name="folder/mine"):
+    return data_prep.prepare_dataset(name, source, tmp_path / "tfds")
+
+
+def labels(listing):
+    return {
+        split: {item.name: (item.pid, item.camid) for item in items}
+        for split, items in listing.splits.items()
+    }
+
+
+@pytest.mark.parametrize("folders", [("train", "gallery"), ("bounding_box_train", "gallery")])
+def test_markets_layout_under_either_folder_names(tmp_path, folders):
+    source = write_market(tmp_path / "own" / "12_c3")
+    for name, folder in zip(("bounding_box_train", "bounding_box_test"), folders, strict=True):
+        (source / name).rename(source / folder)
+    found = read_labels(prepare(source, tmp_path))
+    # Cameras of own images are as written: c1 is 1.
+    assert found == {
+        split: {name: (pid, camid + 1) for name, (pid, camid) in names.items()}
+        for split, names in market_labels().items()
+    }
+
+
+def test_no_camera_ids(tmp_path, capsys):
+    source = tmp_path / "own"
+    write_images(source / "train", ["0001_1.jpg", "0001_2.jpg", "7.png"])
+    write_images(source / "query", ["12.jpg"])
+    write_images(source / "gallery", ["12_1.jpg", "-1_1.jpg"])
+    assert read_labels(prepare(source, tmp_path)) == {
+        "train": {"0001_1.jpg": (1, -1), "0001_2.jpg": (1, -1), "7.png": (7, -1)},
+        "query": {"12.jpg": (12, -1)},
+        "gallery": {"12_1.jpg": (12, -1)},
+    }
+    assert "no camera ids" in capsys.readouterr().err
+
+
+def test_a_folder_for_each_identity(tmp_path):
+    source = tmp_path / "own"
+    write_images(source / "train", ["0004/c1_a.jpg", "0004/c2_b.jpg", "17/x_cam0.png"])
+    write_images(source / "query", ["5/0009_c3s1_000001_00.jpg"])
+    write_images(source / "gallery", ["5/c1_a.jpg", "-1/c1_a.jpg", "0/c1_b.JPG", "5/Thumbs.db"])
+    assert read_labels(prepare(source, tmp_path)) == {
+        "train": {"0004/c1_a.jpg": (4, 1), "0004/c2_b.jpg": (4, 2), "17/x_cam0.png": (17, 0)},
+        # The folder says who it is, not the name.
+        "query": {"5/0009_c3s1_000001_00.jpg": (5, 3)},
+        "gallery": {"5/c1_a.jpg": (5, 1), "0/c1_b.JPG": (0, 1)},
+    }
+
+
+def test_folders_named_by_words_are_numbered_alike_in_every_split(tmp_path):
+    write_images(tmp_path / "train", ["carol/1.jpg", "alice/1.jpg"])
+    write_images(tmp_path / "query", ["bob/1.jpg"])
+    write_images(tmp_path / "gallery", ["dave/1.jpg", "bob/2.jpg", "12/1.jpg"])
+    listing = list_own(tmp_path)
+    assert not listing.problems
+    assert labels(listing) == {
+        "train": {"alice/1.jpg": (2, -1), "carol/1.jpg": (4, -1)},
+        "query": {"bob/1.jpg": (3, -1)},
+        "gallery": {"12/1.jpg": (1, -1), "bob/2.jpg": (3, -1), "dave/1.jpg": (5, -1)},
+    }
+
+
+def test_known_and_unknown_cameras_do_not_mix(tmp_path):
+    write_images(tmp_path / "own" / "query", ["1_c1_1.jpg"])
+    write_images(tmp_path / "own" / "gallery", ["1_c2_1.jpg", "2_1.jpg"])
+    with pytest.raises(ValueError, match=r"1 of 3 images have no camera .*2_1\.jpg has none"):
+        prepare(tmp_path / "own", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (["1/a.jpg", "01/a.jpg"], "01 and 1 are the same number"),
+        (["1/a.jpg", "stray.jpg"], "stray.jpg: beside the folders of the identities"),
+        (["alice.jpg"], "alice.jpg: no identity and camera in its name"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_a_problem(tmp_path, train, message):
+    write_images(tmp_path / "train", train)
+    assert message in "\n".join(list_own(tmp_path).problems)
+
+
+def test_numbers_in_one_split_and_names_in_another_are_a_problem(tmp_path):
+    write_images(tmp_path / "query", ["alice/a.jpg"])
+    write_images(tmp_path / "gallery", ["0001_1.jpg"])
+    assert "folder names in one split and numbers" in list_own(tmp_path).problems[0]
+
+
+def test_some_splits_alone(tmp_path, capsys):
+    write_images(tmp_path / "a" / "train", ["1_1.jpg"])
+    assert list(prepare(tmp_path / "a", tmp_path, "folder/a").info.splits) == ["train"]
+    assert "no folder for query and gallery" in capsys.readouterr().err
+    write_images(tmp_path / "b" / "query", ["1_1.jpg"])
+    write_images(tmp_path / "b" / "gallery", ["1_1.jpg"])
+    assert list(prepare(tmp_path / "b", tmp_path, "folder/b").info.splits) == ["query", "gallery"]
+    write_images(tmp_path / "c" / "query", ["1_1.jpg"])
+    with pytest.raises(FileNotFoundError, match="query and gallery"):
+        prepare(tmp_path / "c", tmp_path, "folder/c")
+
+
+def test_sources_are_not_confused(tmp_path):
+    write_images(tmp_path / "a" / "train", ["1_1.jpg", "2_1.jpg"])
+    write_images(tmp_path / "b" / "train", ["1_1.jpg", "3_1.jpg"])
+    # Without a name each is kept under its file list.
+    first = prepare(tmp_path / "a", tmp_path, "folder")
+    second = prepare(tmp_path / "b", tmp_path, "folder")
+    assert first.data_path != second.data_path
+    assert list(read_labels(first)["train"]) == ["1_1.jpg", "2_1.jpg"]
+    assert list(read_labels(second)["train"]) == ["1_1.jpg", "3_1.jpg"]
+    # Under a name the other source is refused, the same one and none are not.
+    named = prepare(tmp_path / "a", tmp_path, "folder/mine")
+    assert prepare(tmp_path / "a", tmp_path, "folder/mine").data_path == named.data_path
+    assert prepare(None, tmp_path, "folder/mine").data_path == named.data_path
+    with pytest.raises(ValueError, match="prepared from other files"):
+        prepare(tmp_path / "b", tmp_path, "folder/mine")
+    # A file that changed its size makes another source.
+    (tmp_path / "a" / "train" / "1_1.jpg").write_bytes(image_bytes(9, "PNG"))
+    with pytest.raises(ValueError, match="prepared from other files"):
+        prepare(tmp_path / "a", tmp_path, "folder/mine")
+
+
+def test_names_and_sources_that_are_missing_or_bad(tmp_path):
+    with pytest.raises(FileNotFoundError, match="pass the directory of the images"):
+        prepare(None, tmp_path, "folder")
+    with pytest.raises(FileNotFoundError, match="folder is not prepared in"):
+        prepare(None, tmp_path, "folder/mine")
+    write_images(tmp_path / "a" / "train", ["1_1.jpg"])
+    with pytest.raises(ValueError, match=r"letters, digits, _ and - only, got '\.\./x'"):
+        prepare(tmp_path / "a", tmp_path, "folder/../x")
