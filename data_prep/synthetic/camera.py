@@ -78,13 +78,17 @@ class Box:
 
 
 def view(camera: Camera, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Points [..., 3] of the world in `camera`: x right, y up (picture plane), z nearness."""
+    """Points [..., 3] of the world in `camera`: x right and y up in its picture plane, z nearness.
+
+    The person's place on the ground is the origin of both.
+    """
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     sin, cos = np.sin(camera.pitch), np.cos(camera.pitch)
     # The camera looks at a point one metre above the ground.
     up, near = (y - 1.0) * cos - z * sin, (y - 1.0) * sin + z * cos
     scale = camera.distance / (camera.distance - near)
-    x, up = x * scale, up * scale
+    ground = -cos * camera.distance / (camera.distance + sin)
+    x, up = x * scale, up * scale - ground
     sin, cos = np.sin(camera.roll), np.cos(camera.roll)
     return np.stack([cos * x - sin * up, sin * x + cos * up, near], axis=-1).astype(np.float32)
 

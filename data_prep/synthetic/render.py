@@ -14,8 +14,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.progress import track
 
+from data_prep.progress import track
 from data_prep.synthetic import detector, scene
 from data_prep.synthetic.body import Mesh, person_mesh
 from data_prep.synthetic.camera import (
@@ -126,15 +126,16 @@ def _passer_by(rng: np.random.Generator, nearer: float) -> Mesh:
 def _write_all(directory: Path, plan: list[Shot], seed: int, processes: int | None) -> None:
     write = partial(_write, directory, seed)
     processes = min(processes or len(os.sched_getaffinity(0)), len(plan))
+    sizes = [1] * len(plan)
     if processes == 1:
-        for _ in track(map(write, plan), "Rendering", total=len(plan)):
+        for _ in track(map(write, plan), sizes, "Rendering"):
             pass
         return
     # Spawned, not forked: the caller may have threads, which a fork does not survive.
     with ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        for _ in track(pool.map(write, plan, chunksize=16), "Rendering", total=len(plan)):
+        for _ in track(pool.map(write, plan, chunksize=16), sizes, "Rendering"):
             pass
 
 

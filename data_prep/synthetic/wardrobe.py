@@ -139,9 +139,8 @@ def head_texture(person: Person) -> Texture:
     if look.hair != "bald":
         texture[:4] = look.hair_colour
         texture[:10, 4:-3] = look.hair_colour
-    texture[6, [1, 2, -2, -3]] = np.array(look.skin) * 0.45  # eyes
-    texture[7, [0, -1]] = np.array(look.skin) * 0.85  # nose
-    texture[10, [0, 1, -1]] = (150, 84, 78)  # mouth
+    texture[6, [1, 2, -2, -1]] = np.array(look.skin) * 0.72  # eyes, in the shadow of the brows
+    texture[9, [-1, 0, 1]] = np.array(look.skin) * (0.84, 0.7, 0.7)  # mouth
     if look.hat != "none":
         texture[: 5 if look.hat == "cap" else 6] = look.hat_colour
     return texture

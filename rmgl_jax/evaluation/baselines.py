@@ -1,0 +1,82 @@
+"""Embeddings without a network: what raw pixels and colours alone retrieve.
+
+They are the floor of a benchmark. A trained network that is not far above them has learnt little,
+and a data set on which they do well tells methods apart badly.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+def pixel_embedding(
+    images: npt.NDArray[np.uint8], size: tuple[int, int] = (32, 16)
+) -> npt.NDArray[np.float32]:
+    """The pixels of small images, centred and normalised.
+
+    Args:
+        images: uint8 [M, H, W, 3], RGB.
+        size: height and width to which images are averaged down.
+
+    Returns:
+        float32 [M, E] with rows of unit length, E = 3 * height * width.
+
+    Raises:
+        TypeError: `images` is not uint8.
+        ValueError: `images` is not [M, H, W, 3].
+    """
+    _check(images)
+    height, width = size
+    features = np.empty((len(images), height * width * 3), np.float32)
+    for feature, image in zip(features, images, strict=True):
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        # Without its mean an image is compared by its pattern rather than its brightness.
+        feature[:] = small.astype(np.float32).ravel() - small.mean()
+    return _unit_length(features)
+
+
+def colour_histogram_embedding(
+    images: npt.NDArray[np.uint8], stripes: int = 6, bins: tuple[int, int, int] = (12, 4, 4)
+) -> npt.NDArray[np.float32]:
+    """Histograms of hue, saturation and value in horizontal stripes.
+
+    The square roots of the shares are taken, which makes the Euclidean distance of two
+    embeddings Hellinger's distance of their histograms.
+
+    Args:
+        images: uint8 [M, H, W, 3], RGB.
+        stripes: of each image, from the top down.
+        bins: of hue, of saturation and of value.
+
+    Returns:
+        float32 [M, E] with rows of unit length, E = stripes * product of bins.
+
+    Raises:
+        TypeError: `images` is not uint8.
+        ValueError: `images` is not [M, H, W, 3], or has fewer rows than `stripes`.
+    """
+    _check(images)
+    if images.shape[1] < stripes:
+        raise ValueError(f"images have {images.shape[1]} rows, too few for {stripes} stripes.")
+    count = int(np.prod(bins))
+    features = np.empty((len(images), stripes, count), np.float32)
+    for feature, image in zip(features, images, strict=True):
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        for stripe, part in zip(feature, np.array_split(hsv, stripes), strict=True):
+            # OpenCV's hue runs from 0 to 179.
+            histogram = cv2.calcHist([part], [0, 1, 2], None, bins, [0, 180, 0, 256, 0, 256])
+            stripe[:] = histogram.ravel() / (part.shape[0] * part.shape[1])
+    return _unit_length(np.sqrt(features.reshape(len(images), stripes * count)))
+
+
+def _check(images: npt.NDArray[np.uint8]) -> None:
+    if images.dtype != np.uint8:
+        raise TypeError(f"images must be uint8, got {images.dtype}.")
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images must have the shape [M, H, W, 3], got {images.shape}.")
+
+
+def _unit_length(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    # An image of one colour has no pattern: its zero row stays zero.
+    return features / np.maximum(norms, np.finfo(np.float32).tiny)

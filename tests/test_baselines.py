@@ -1,0 +1,77 @@
+import cv2
+import numpy as np
+import pytest
+
+from rmgl_jax.evaluation.baselines import colour_histogram_embedding, pixel_embedding
+
+
+@pytest.fixture
+def images():
+    coarse = np.random.default_rng(0).integers(0, 200, (5, 8, 4, 3), np.uint8)
+    return np.stack([cv2.resize(image, (64, 128)) for image in coarse])
+
+
+@pytest.mark.parametrize(
+    ("embed", "width"), [(pixel_embedding, 32 * 16 * 3), (colour_histogram_embedding, 6 * 192)]
+)
+def test_rows_are_float32_of_unit_length_and_independent(images, embed, width):
+    features = embed(images)
+    assert features.dtype == np.float32
+    assert features.shape == (5, width)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(embed(images[2:3])[0], features[2])
+    assert embed(images[:0]).shape == (0, width)
+
+
+@pytest.mark.parametrize("embed", [pixel_embedding, colour_histogram_embedding])
+def test_a_slightly_changed_image_is_the_nearest(images, embed):
+    noisy = (images + np.random.default_rng(1).integers(0, 4, images.shape)).astype(np.uint8)
+    assert (embed(noisy) @ embed(images).T).argmax(1).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_pixels_ignore_brightness_and_see_places(images):
+    np.testing.assert_allclose(pixel_embedding(images + 30), pixel_embedding(images), atol=1e-5)
+    mirrored = pixel_embedding(images[:, :, ::-1])
+    assert (mirrored * pixel_embedding(images)).sum(1).max() < 0.9
+
+
+def test_histograms_ignore_places_within_a_stripe_alone(images):
+    features = colour_histogram_embedding(images, stripes=4)
+    np.testing.assert_allclose(
+        colour_histogram_embedding(images[:, :, ::-1], stripes=4), features, atol=1e-6
+    )
+    upside_down = colour_histogram_embedding(images[:, ::-1], stripes=4)
+    assert np.abs(upside_down - features).max() > 0.1
+    stripes = features.reshape(5, 4, -1)
+    np.testing.assert_allclose(upside_down.reshape(5, 4, -1), stripes[:, ::-1], atol=1e-6)
+
+
+def test_histograms_bin_hue_saturation_and_value():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[:, :2] = (255, 0, 0)  # hue 0
+    image[:, 2:] = (0, 0, 255)  # hue 120 of 180: bin 8 of 12
+    feature = colour_histogram_embedding(image, stripes=2).reshape(2, 12, 4, 4)
+    expected = np.zeros((2, 12, 4, 4), np.float32)
+    expected[0, 0, 3, 3] = expected[1, 8, 3, 3] = np.sqrt(0.5)
+    np.testing.assert_allclose(feature, expected, atol=1e-6)
+
+
+def test_images_of_one_colour_give_finite_rows():
+    grey = np.full((2, 128, 64, 3), 127, np.uint8)
+    assert np.isfinite(colour_histogram_embedding(grey)).all()
+    np.testing.assert_array_equal(pixel_embedding(grey), 0)
+
+
+@pytest.mark.parametrize("embed", [pixel_embedding, colour_histogram_embedding])
+def test_bad_input_is_refused(images, embed):
+    with pytest.raises(TypeError, match="uint8, got float32"):
+        embed(images.astype(np.float32))
+    with pytest.raises(ValueError, match=r"\[M, H, W, 3\], got \(128, 64, 3\)"):
+        embed(images[0])
+    with pytest.raises(ValueError, match=r"got \(5, 128, 64, 1\)"):
+        embed(images[..., :1])
+
+
+def test_too_few_rows_for_the_stripes():
+    with pytest.raises(ValueError, match="4 rows, too few for 6 stripes"):
+        colour_histogram_embedding(np.zeros((1, 4, 4, 3), np.uint8))
