@@ -65,6 +65,9 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             )
         return find_root(source, self.name, self.is_root, self.layout, help_text)
 
+    def make_source(self, root: Path) -> None:
+        """Make the images below `root`, for a set that can; others have them."""
+
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,

@@ -41,11 +41,13 @@ def main(dataset: str, configs: Sequence[str] = (), arguments: Sequence[str] | N
     options = vars(parser.parse_args(arguments))
     config = options.pop("config", None) or options.pop("name", None)
     options.pop("name", None)
-    warnings.showwarning = lambda message, *_: note(f"Warning: {message}")
-    try:
-        builder = prepare_dataset(f"{dataset}/{config}" if config else dataset, **options)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: note(f"Warning: {message}")
+        try:
+            builder = prepare_dataset(f"{dataset}/{config}" if config else dataset, **options)
+        except (FileNotFoundError, ValueError) as error:
+            sys.exit(str(error))
     for split, info in builder.info.splits.items():
         print(f"{split:8} {info.num_examples:7,} images")
     print(builder.data_path)

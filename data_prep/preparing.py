@@ -45,10 +45,11 @@ def prepare_dataset(
     """
     builder = make_builder(name, source, data_dir, allow_partial)
     if not _is_prepared(builder):
+        root = builder.find_source(source)
         with _lock(builder.data_path.parent / ".preparing.lock"):
             # Another process may have done it while this one waited.
             if not _is_prepared(builder):
-                _prepare(builder, source)
+                _prepare(builder, root)
     _check_prepared(builder, source)
     return open_prepared(builder.data_path)
 
@@ -63,9 +64,11 @@ def make_builder(
     module = importlib.import_module(f"data_prep.{dataset}.{dataset}_dataset_builder")
     if hasattr(module, "make_config"):
         config = module.make_config(config, source)
-    elif config and config not in module.Builder.builder_configs:
-        known = list(module.Builder.builder_configs) or "none"
-        raise ValueError(f"{dataset} has no configuration {config!r}, only {known}.")
+    elif config != "" or module.Builder.builder_configs:
+        # Without one TFDS would take the first.
+        known = [f"{dataset}/{known}" for known in module.Builder.builder_configs] or [dataset]
+        if name not in known:
+            raise ValueError(f"unknown data set {name!r}; there is {', '.join(known)}.")
     # TFDS warns of configurations that are not listed in the class, as those of own images are not.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -80,7 +83,7 @@ def _is_prepared(builder: ReidBuilder) -> bool:
     return builder.data_path.exists() and builder.is_prepared()
 
 
-def _prepare(builder: ReidBuilder, source: Path | None) -> None:
+def _prepare(builder: ReidBuilder, root: Path) -> None:
     """Write the set below its final name's directory; TFDS renames it when it is whole."""
     if builder.data_path.exists():
         raise ValueError(
@@ -90,7 +93,7 @@ def _prepare(builder: ReidBuilder, source: Path | None) -> None:
     for leftover in builder.data_path.parent.glob(f"{constants.INCOMPLETE_PREFIX}*"):
         note(f"{builder.name}: removing {leftover}, left by an interrupted preparation")
         shutil.rmtree(leftover)
-    root = builder.find_source(source)
+    builder.make_source(root)
     # Its bars mark every phase on a line of its own; ours take their place.
     tfds.disable_progress_bar()
     try:

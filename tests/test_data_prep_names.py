@@ -23,7 +23,9 @@ def test_market_names(name, label):
     assert parse_own_name(name) == label
 
 
-@pytest.mark.parametrize("name", ["Thumbs.db", "c1_0002.jpg", "0002.jpg", "_c1.jpg", "12_camera.jpg"])
+@pytest.mark.parametrize(
+    "name", ["Thumbs.db", "c1_0002.jpg", "0002.jpg", "_c1.jpg", "12_camera.jpg"]
+)
 def test_names_of_another_form_have_no_market_label(name):
     assert parse_market_name(name) is None
 

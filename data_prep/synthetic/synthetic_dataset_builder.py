@@ -23,16 +23,18 @@ class Builder(ReidBuilder):
     list_images = staticmethod(list_market)
 
     def find_source(self, source: Path | None) -> Path:
-        """As for other sets; without a source the images are rendered, below the data directory."""
+        """As for other sets; without a source, the place below the data directory to render to."""
         if source is not None:
             return super().find_source(source)
         preset = self.builder_config.name
         # The version is in the path, so that another renderer's images are not taken for ours.
-        out = Path(self.data_dir_root) / "synthetic_images" / f"{preset}-{self.version}"
-        if not out.is_dir():
-            note(f"synthetic: rendering {preset} to {out}")
-            render(out, preset)
-        return out
+        return Path(self.data_dir_root) / "synthetic_images" / f"{preset}-{self.version}"
+
+    def make_source(self, root: Path) -> None:
+        """Render the preset, unless it is there."""
+        if not root.is_dir():
+            note(f"synthetic: rendering {self.builder_config.name} to {root}")
+            render(root, self.builder_config.name)
 
     @property
     def expected(self) -> Counts:
