@@ -75,3 +75,15 @@ def test_bad_input_is_refused(images, embed):
 def test_too_few_rows_for_the_stripes():
     with pytest.raises(ValueError, match="4 rows, too few for 6 stripes"):
         colour_histogram_embedding(np.zeros((1, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("embed", [pixel_embedding, colour_histogram_embedding])
+def test_the_margins_are_not_looked_at(images, embed):
+    other = images.copy()
+    other[:, :, :16] = other[:, :, 48:] = 77
+    np.testing.assert_array_equal(embed(other), embed(images))
+    assert np.abs(embed(other, centre=1.0) - embed(images, centre=1.0)).max() > 0.01
+    assert np.isfinite(embed(images, centre=0.001)).all()
+    for centre in (0.0, 1.1):
+        with pytest.raises(ValueError, match=rf"\(0, 1\], got {centre}"):
+            embed(images, centre=centre)

@@ -121,7 +121,7 @@ def test_twins_share_the_coarse_attributes_and_differ_in_fine_ones():
         else:
             assert person.look != following.look
     twins = [pid for pid in range(1, 201) if family_of(pid)[0] == family_of(pid + 1)[0]]
-    assert len(twins) == 20 * 3  # in ten persons a group of three and two of two
+    assert len(twins) == 20 * 3  # in ten persons a group of three and one of two
 
 
 def test_identities_are_a_pure_function_of_the_seed():

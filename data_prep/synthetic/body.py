@@ -120,11 +120,11 @@ def _torso(person: Person, pose: Pose, bones: Skeleton, rng: np.random.Generator
         skirt = wardrobe.fold(wardrobe.plain(rows, 18, look.bottom_colour), rng)
         parts.append(
             tube(
-                bones.hip + (0.06 - 0.31 * down)[:, None] * height * UP,
+                bones.hip + (0.02 - 0.27 * down)[:, None] * height * UP,
                 bones.left,
                 bones.forward,
-                width * (0.082 + 0.045 * down),
-                width * 0.066 + height * down * (0.03 + 0.2 * np.sin(pose.stride)),
+                width * (0.07 + 0.057 * down),
+                width * 0.05 + height * down * (0.046 + 0.2 * np.sin(pose.stride)),
                 skirt,
             )
         )

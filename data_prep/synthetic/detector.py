@@ -16,9 +16,9 @@ def tight_box(points: np.ndarray) -> Box:
 
 def detect(tight: Box, rng: np.random.Generator) -> Box:
     """The box that a detector puts around a person whose smallest box is `tight`."""
-    kind = rng.choice(["fair", "large", "feet", "head", "beside"], p=[0.5, 0.17, 0.15, 0.08, 0.1])
+    kind = rng.choice(["fair", "large", "feet", "head", "beside"], p=[0.52, 0.16, 0.15, 0.07, 0.1])
     top, bottom = rng.uniform(-0.02, 0.07, 2)  # margins, as shares of the person's height
-    aspect, aside = rng.uniform(0.4, 0.52), rng.normal(0, 0.03)
+    aspect, aside = rng.uniform(0.36, 0.48), rng.normal(0, 0.03)
     if kind == "large":
         top, bottom = rng.uniform(0.05, 0.35), rng.uniform(0.05, 0.3)
     elif kind == "feet":

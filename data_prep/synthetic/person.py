@@ -49,8 +49,18 @@ DETAIL_COLOURS: tuple[Colour, ...] = (
     (236, 126, 36),
     (224, 96, 160),
 )
+SHOE_COLOURS: tuple[Colour, ...] = (
+    (30, 30, 32),
+    (236, 236, 232),
+    (128, 128, 130),
+    (110, 76, 50),
+    (190, 44, 46),
+    (40, 84, 170),
+    (226, 196, 60),
+    (52, 140, 84),
+)
 HAIR_COLOURS: tuple[Colour, ...] = ((30, 26, 24), (58, 42, 32), (104, 72, 44), (176, 144, 92))
-SKINS: tuple[Colour, ...] = ((232, 194, 166), (214, 170, 138), (180, 130, 98), (112, 78, 58))
+SKINS: tuple[Colour, ...] = ((220, 178, 150), (204, 158, 126), (180, 130, 98), (112, 78, 58))
 
 # Families within ten consecutive pids: three twins, two twins and five persons on their own.
 _FAMILIES = (0, 0, 0, 1, 2, 3, 3, 4, 5, 6)
@@ -156,10 +166,8 @@ def _draw_look(rng: np.random.Generator) -> Look:
 def _draw_details(family: np.random.Generator, own: np.random.Generator, *, member: int) -> Details:
     # Every member of a family sees the same shuffles and takes its own place in them, so that
     # twins cannot draw the same shoes or the same print by chance.
-    shoes, colours = (
-        family.permutation(len(DETAIL_COLOURS)),
-        family.permutation(len(DETAIL_COLOURS)),
-    )
+    shoes = family.permutation(len(SHOE_COLOURS))
+    colours = family.permutation(len(DETAIL_COLOURS))
     shapes: tuple[Print, ...] = ("disc", "ring", "square", "cross", "triangle", "bars")
 
     def maybe_colour(probability: float) -> Colour | None:
@@ -167,8 +175,8 @@ def _draw_details(family: np.random.Generator, own: np.random.Generator, *, memb
         return colour if own.random() < probability else None
 
     return Details(
-        shoe_colour=DETAIL_COLOURS[shoes[member]],
-        sole_colour=_pick(own, (DETAIL_COLOURS[0], 2), (DETAIL_COLOURS[1], 2), ((150, 110, 70), 1)),
+        shoe_colour=SHOE_COLOURS[shoes[member]],
+        sole_colour=SHOE_COLOURS[own.integers(4)],
         print_shape=shapes[family.permutation(len(shapes))[member]],
         print_colour=DETAIL_COLOURS[colours[member]],
         print_place=_pick(own, ("chest", 3), ("heart", 2), ("back", 2), ("both", 3)),

@@ -41,7 +41,7 @@ def _slabs(image: Image, top: int, colour: tuple, step: float) -> None:
 
 
 def _square(image: Image, rng: np.random.Generator) -> None:
-    image[:ABOVE], image[ABOVE:] = (196, 186, 168), (168, 160, 150)
+    image[:ABOVE], image[ABOVE:] = (186, 180, 168), (150, 146, 140)
     for x in range(20, LENGTH, 150):
         cv2.rectangle(image, (x, 30), (x + 80, 170), (92, 104, 116), -1)
         cv2.rectangle(image, (x, 30), (x + 80, 170), (226, 222, 212), 4)
@@ -78,7 +78,7 @@ def _shops(image: Image, rng: np.random.Generator) -> None:
 def _road(image: Image, rng: np.random.Generator) -> None:
     image[:ABOVE], image[ABOVE:] = (168, 170, 166), (92, 92, 96)
     for x in range(30, LENGTH, 360):
-        tone = rng.integers(40, 210, 3).tolist()
+        tone = (rng.integers(40, 200) + rng.integers(-30, 30, 3)).tolist()
         cv2.ellipse(image, (x + 130, ABOVE - 70), (90, 52), 0, 180, 360, (52, 60, 70), -1)
         cv2.rectangle(image, (x, ABOVE - 78), (x + 280, ABOVE - 18), tone, -1)
         for wheel in (x + 60, x + 220):
@@ -91,10 +91,10 @@ def _road(image: Image, rng: np.random.Generator) -> None:
 
 
 def _hall(image: Image, rng: np.random.Generator) -> None:
-    image[:ABOVE], image[ABOVE:] = (206, 202, 208), (170, 166, 176)
+    image[:ABOVE], image[ABOVE:] = (192, 190, 194), (160, 158, 164)
     for x in range(0, LENGTH, 260):
         cv2.rectangle(image, (x, 0), (x + 44, ABOVE + 20), (146, 140, 154), -1)
-        cv2.rectangle(image, (x + 90, 70), (x + 190, ABOVE), (120, 88, 66), -1)
+        cv2.rectangle(image, (x + 90, 70), (x + 190, ABOVE), (128, 104, 88), -1)
         cv2.circle(image, (x + 178, 175), 4, (220, 210, 160), -1)
         cv2.rectangle(image, (x + 60, 20), (x + 80, 120), (60, 120, 170), -1)
     sheen = np.linspace(50, 0, BELOW, dtype=np.float32)[:, None, None]
@@ -103,7 +103,7 @@ def _hall(image: Image, rng: np.random.Generator) -> None:
 
 
 def _yard(image: Image, rng: np.random.Generator) -> None:
-    image[:ABOVE], image[ABOVE:] = (146, 84, 66), (116, 108, 98)
+    image[:ABOVE], image[ABOVE:] = (138, 98, 84), (122, 116, 108)
     for row in range(0, ABOVE, 10):
         cv2.line(image, (0, row), (LENGTH, row), (178, 160, 146), 1)
         for x in range(row % 20, LENGTH, 24):

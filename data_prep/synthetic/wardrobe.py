@@ -33,17 +33,18 @@ def fold(texture: Texture, rng: np.random.Generator, strength: float = 0.1) -> T
 
 
 def glyph(shape: Print, size: int) -> npt.NDArray[np.bool_]:
-    """A print as a mask [size, size]."""
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    y, x = y / (size / 2), x / (size / 2)
+    """A print as a mask of `size` rows. It has fewer columns: a facet is wider than a row."""
+    rows, columns = size, round(0.7 * size)
+    y = (np.arange(rows) - (rows - 1) / 2)[:, None] / (rows / 2)
+    x = (np.arange(columns) - (columns - 1) / 2)[None, :] / (columns / 2)
     radius = np.hypot(x, y)
     masks = {
-        "disc": radius < 0.95,
-        "ring": (radius < 1.0) & (radius > 0.5),
-        "square": np.ones((size, size), bool),
+        "disc": radius < 1.0,
+        "ring": (radius < 1.05) & (radius > 0.5),
+        "square": radius < 2.0,
         "cross": (np.abs(x) < 0.34) | (np.abs(y) < 0.34),
         "triangle": np.abs(x) < (y + 1.1) / 2,
-        "bars": (np.arange(size) % 4 < 2)[:, None] & np.ones(size, bool),
+        "bars": np.broadcast_to(np.arange(rows)[:, None] % 4 < 2, (rows, columns)),
     }
     return masks[shape]
 
@@ -79,11 +80,11 @@ def torso_texture(person: Person) -> Texture:
         texture[:2] = np.array(look.top_colour) * 0.85
     shape, colour, place = details.print_shape, details.print_colour, details.print_place
     if place in ("chest", "both"):
-        stamp(texture, glyph(shape, 9), 13, 0.0, colour)
+        stamp(texture, glyph(shape, 10), 13, 0.0, colour)
     if place == "heart":
-        stamp(texture, glyph(shape, 5), 10, 0.75, colour)
+        stamp(texture, glyph(shape, 6), 10, 0.75, colour)
     if place in ("back", "both"):
-        stamp(texture, glyph(shape, 11), 13, np.pi, colour)
+        stamp(texture, glyph(shape, 13), 13, np.pi, colour)
     bag = np.array(look.bag_colour)
     if look.bag == "backpack":
         for centre in (quarter // 2 + 1, -quarter // 2 - 1):
@@ -116,7 +117,7 @@ def leg_texture(person: Person, side: int) -> Texture:
     texture = plain(LEG_ROWS, LEG_FACETS, look.bottom_colour)
     outside = side * LEG_FACETS // 4
     if details.trouser_stripe is not None:
-        texture[:, [outside - 1, outside]] = details.trouser_stripe
+        texture[:, outside] = details.trouser_stripe
     bare_from = {"trousers": LEG_ROWS, "shorts": 9, "skirt": 0}[look.bottom]
     texture[bare_from:] = look.skin
     if look.bottom != "trousers":
