@@ -1,0 +1,179 @@
+"""Times the way from files to augmented batches against a plain pipeline of the PyTorch kind.
+
+    python benchmarks/input_pipeline.py [--rounds 5] [--size 384 128]
+
+The images are those of the synthetic benchmark (JPEG, Market-1501's resolution), each several times
+so that starting the processes does not count. The plain pipeline does for every image in every
+epoch what a data loader's workers do: decode, resize, flip, RSA (crop, resize, paste) with Pillow,
+then normalise with NumPy; one process a core, nothing sent to a parent, which favours it. Each
+round measures everything once, one after the other, so that a busy machine slows all alike; medians
+over the rounds are printed.
+"""
+
+import argparse
+import io
+import os
+import platform
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from data_prep import open_prepared, prepare_dataset, read_records
+from data_prep.synthetic.layout import PRESETS
+from data_prep.synthetic.render import render
+
+PERSONS, IMAGES = 12, 4
+BATCH = PERSONS * IMAGES
+
+
+def plain_image(encoded, size, rng):
+    """One image as a data loader's worker makes it: float32 [H, W, 3]."""
+    height, width = size
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    crop_ratio = rng.uniform(0.7, 1.0) if rng.random() < 0.5 else 1.0
+    crop = round(crop_ratio * height)
+    patch_height = min(height, round(rng.uniform(0.5, 1 / crop_ratio) * crop))
+    patch_width = round(rng.uniform(0.5, 1.0) * width)
+    top = rng.integers(height - crop + 1)
+    patch = image.crop((0, top, width, top + crop))
+    patch = patch.resize((patch_width, patch_height), Image.Resampling.BILINEAR)
+    box = Image.new("RGB", (width, height), (127, 127, 127))
+    left = int(rng.integers(width - patch_width + 1))
+    box.paste(patch, (left, int(rng.integers(height - patch_height + 1))))
+    pixels = np.asarray(box, np.float32) / 255
+    return (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+
+
+def plain_images(directory, size, rows):
+    """Seconds that one worker takes for some images, reading them beforehand."""
+    records = read_records(open_prepared(directory), "train")
+    encoded = [records[int(row)]["image_bytes"] for row in rows]
+    rng = np.random.default_rng(int(rows[0]))
+    start = time.perf_counter()
+    for image_bytes in encoded:
+        plain_image(image_bytes, size, rng)
+    return time.perf_counter() - start
+
+
+def repeated_set(directory, preset, copies):
+    """The builder of a set of rendered images, in which those of training are several times."""
+    source = render(Path(directory) / "images", preset, seed=0)
+    train = source / "bounding_box_train"
+    for image in list(train.glob("*.jpg")):
+        pid, rest = image.name.split("_", 1)
+        for copy in range(1, copies):
+            (train / f"{int(pid) + 10000 * copy:05d}_{rest}").hardlink_to(image)
+    return prepare_dataset("folder/repeated", source, Path(directory) / "tfds")
+
+
+def seconds(function):
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(builder, size, rounds):
+    """Samples of every measurement, one a round."""
+    # Imported here, as the plain pipeline's workers import this file and need none of it.
+    import jax
+
+    from rmgl_jax.config import AugmentConfig
+    from rmgl_jax.data.augment import augment
+    from rmgl_jax.data.sampler import identity_batches
+    from rmgl_jax.data.store import prepare
+
+    cores = len(os.sched_getaffinity(0))
+    run = jax.jit(partial(augment, config=AugmentConfig()))
+    rng = np.random.default_rng(0)
+    samples = {}
+
+    def add(name, value):
+        samples.setdefault(name, []).append(value)
+
+    with ProcessPoolExecutor(cores, mp_context=get_context("forkserver")) as pool:
+        for number in range(rounds):
+            for processes in (1, cores):
+                with tempfile.TemporaryDirectory() as store:
+                    took = seconds(
+                        partial(prepare, builder, "train", size, store, processes=processes)
+                    )
+                    split_size = len(prepare(builder, "train", size, store))
+                add(f"decode once, {processes} processes", split_size / took)
+            split = prepare(builder, "train", size)
+
+            took = seconds(partial(identity_batches, split.labels, PERSONS, IMAGES, 0, number))
+            batches = identity_batches(split.labels, PERSONS, IMAGES, 0, number)
+            add("index", 1000 * took / len(batches))
+            for batch in batches[:40]:
+                add("gather", 1000 * seconds(partial(split.batch, batch)))
+
+            images = split.batch(batches[0])
+            if not number:
+                run(jax.random.key(0), images).block_until_ready()
+            for i in range(3):
+                key = jax.random.key(i)
+                took = seconds(lambda: run(key, images).block_until_ready())  # noqa: B023
+                add("augment", BATCH / took)
+
+            work = partial(plain_images, str(builder.data_dir), size)
+            rows = rng.permutation(split_size)[: 100 * cores]
+            add("plain, one process", 100 / pool.submit(work, rows[:100]).result())
+            add("plain, all", sum(100 / took for took in pool.map(work, rows.reshape(cores, -1))))
+    return cores, split_size, samples
+
+
+def report(cores, split_size, size, samples):
+    """Prints medians, and the ratios that matter."""
+    median = {name: float(np.median(values)) for name, values in samples.items()}
+    table = Table(title=f"{split_size} images at {size[0]}x{size[1]}, {cores} cores")
+    table.add_column("")
+    table.add_column("median", justify="right")
+    table.add_column("5 % .. 95 %", justify="right")
+    for name, values in samples.items():
+        low, high = np.percentile(values, [5, 95])
+        unit = "ms a batch" if name in ("index", "gather") else "images/s"
+        row = [f"{x:,.3f}" if unit == "ms a batch" else f"{x:,.0f}" for x in (low, high)]
+        middle = f"{median[name]:,.3f}" if unit == "ms a batch" else f"{median[name]:,.0f}"
+        table.add_row(name, f"{middle} {unit}", " .. ".join(row))
+    console = Console(width=100)
+    console.print(table)
+    host = median["index"] + median["gather"]
+    plain = median["plain, all"]
+    together = 1 / (host / 1000 / BATCH + 1 / median["augment"])
+    console.print(f"host time per batch of {BATCH}: {host:.2f} ms (index + gather)")
+    console.print(f"plain pipeline, host time per batch: {1000 * BATCH / plain:.1f} ms")
+    console.print(f"host time, plain / ours: {1000 * BATCH / plain / host:.0f}")
+    console.print(f"gather and augmentation on the CPU: {together:,.0f} images/s, ", end="")
+    console.print(f"{together / plain:.2f} of the plain pipeline's")
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, nargs=2, default=(384, 128))
+    parser.add_argument("--preset", default="demo", choices=PRESETS)
+    parser.add_argument("--copies", type=int, default=6)
+    arguments = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    with tempfile.TemporaryDirectory() as directory:
+        builder = repeated_set(directory, arguments.preset, arguments.copies)
+        size = tuple(arguments.size)
+        cores, split_size, samples = measure(builder, size, arguments.rounds)
+    report(cores, split_size, size, samples)
+
+
+if __name__ == "__main__":
+    main()
