@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rmgl_jax.evaluation import ranking
 from rmgl_jax.evaluation.distances import check_features, row_blocks, squared_distances
-from rmgl_jax.evaluation.ranking import rank_features, rank_metrics
+from rmgl_jax.evaluation.ranking import rank_blocks, rank_features, rank_metrics
 
 
 def brute_force(distances, query_pids, query_camids, gallery_pids, gallery_camids, max_rank):
@@ -201,3 +201,18 @@ def test_blocks_cover_all_rows_once():
     assert len(row_blocks(11_659, 82_161)) > 10
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         row_blocks(7, 10, 0)
+
+
+def test_blocks_must_come_in_order_and_whole():
+    labels = [1] * 4, None, [1] * 3, None
+    block = np.zeros((2, 3))
+    whole = rank_blocks([(slice(0, 2), block), (slice(2, 4), block)], *labels)
+    assert whole.n_valid_queries == 4
+    with pytest.raises(ValueError, match="Distances of 4 queries must come, got those of 2"):
+        rank_blocks([(slice(0, 2), block)], *labels)
+    with pytest.raises(ValueError, match=r"queries from 0 .* for the queries from 2 to 4"):
+        rank_blocks([(slice(2, 4), block)], *labels)
+    with pytest.raises(
+        ValueError, match=r"all 3 gallery images must come next, got shape \(2, 4\)"
+    ):
+        rank_blocks([(slice(0, 2), np.zeros((2, 4)))], *labels)

@@ -1,6 +1,6 @@
 """Squared Euclidean distances of embeddings, in tiles: the one formula every evaluation uses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -28,22 +28,45 @@ def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
     return jnp.maximum(norms - 2.0 * products, 0.0)
 
 
+@jax.jit
+def unit_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
+    """`squared_distances` of the L2-normalised embeddings, 2 - 2 cos: in [0, 4].
+
+    Args:
+      query: embeddings [Q, E], none of them zero.
+      gallery: embeddings [G, E], none of them zero.
+
+    Returns:
+      Squared Euclidean distances [Q, G].
+    """
+    query, gallery = query.astype(jnp.float32), gallery.astype(jnp.float32)
+    products = jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
+    # The products are scaled instead of the features, of which that would make a copy.
+    query_scale = jax.lax.rsqrt(jnp.sum(query**2, axis=1))[:, None]
+    gallery_scale = jax.lax.rsqrt(jnp.sum(gallery**2, axis=1))[None, :]
+    return jnp.maximum(2.0 - 2.0 * (products * query_scale * gallery_scale), 0.0)
+
+
 def distance_blocks(
-    query: np.ndarray, gallery: np.ndarray, block: int | None = None
+    query: np.ndarray,
+    gallery: np.ndarray,
+    block: int | None = None,
+    distances: Callable[[jax.Array, jax.Array], jax.Array] = squared_distances,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """The rows of `squared_distances` in blocks, computed on the default JAX device.
+    """The rows of a matrix of distances in blocks, computed on the default JAX device.
 
     Args:
       query: embeddings [Q, E].
       gallery: embeddings [G, E]; the device holds them once.
       block: queries of a block; None chooses blocks of about 128 MiB.
+      distances: `squared_distances` or `unit_distances`.
 
     Yields:
       The block's slice of the queries, and its distances [block, G] on the host.
     """
     resident = jnp.asarray(gallery)
     for rows in row_blocks(len(query), len(gallery), block):
-        yield rows, np.asarray(squared_distances(jnp.asarray(query[rows]), resident))
+        yield rows, np.asarray(distances(query[rows], resident))
 
 
 def row_blocks(rows: int, columns: int, block: int | None = None) -> list[slice]:

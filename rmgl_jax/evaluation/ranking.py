@@ -8,7 +8,7 @@ a match is one more than the number of kept gallery images in front of it: one c
 of distances per match, which runs at the speed of memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,7 @@ def rank_metrics(
         raise TypeError(f"The distances must be floating-point numbers, got {distances.dtype}.")
     labels = _Labels(distances.shape, query_pids, query_camids, gallery_pids, gallery_camids)
     blocks = ((rows, distances[rows]) for rows in row_blocks(*distances.shape))
-    return _evaluate(blocks, labels, max_rank)
+    return _rank(blocks, labels, max_rank)
 
 
 def rank_features(
@@ -127,7 +127,37 @@ def rank_features(
     check_widths(query, gallery)
     shape = (len(query), len(gallery))
     labels = _Labels(shape, query_pids, query_camids, gallery_pids, gallery_camids)
-    return _evaluate(distance_blocks(query, gallery, block), labels, max_rank)
+    return _rank(distance_blocks(query, gallery, block), labels, max_rank)
+
+
+def rank_blocks(
+    blocks: Iterable[tuple[slice, np.ndarray]],
+    query_pids: ArrayLike,
+    query_camids: ArrayLike | None,
+    gallery_pids: ArrayLike,
+    gallery_camids: ArrayLike | None,
+    max_rank: int = 50,
+) -> RankMetrics:
+    """`rank_metrics` of distances that come in blocks of queries, as from `rerank_blocks`.
+
+    Args:
+      blocks: slices of the queries, in order, and their distances [block, G].
+      query_pids: see `rank_metrics`, as are the other labels and `max_rank`.
+      query_camids: cameras [Q] or None.
+      gallery_pids: identities [G].
+      gallery_camids: cameras [G] or None.
+      max_rank: length of the CMC curve.
+
+    Returns:
+      The measures, over all valid queries and of each query.
+
+    Raises:
+      TypeError: labels are not integers.
+      ValueError: shapes do not agree, a distance is NaN, or no query has a match.
+    """
+    shape = (len(query_pids), len(gallery_pids))
+    labels = _Labels(shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    return _rank(blocks, labels, max_rank)
 
 
 class _Labels:
@@ -149,6 +179,7 @@ class _Labels:
         self.query_pids = _check_labels("query pids", query_pids, shape[0])
         gallery_pids = _check_labels("gallery pids", gallery_pids, shape[1])
         self.query_camids = self.gallery_camids = None
+        self.gallery_size = shape[1]
         kept = gallery_pids != JUNK_PID
         if query_camids is not None:
             self.query_camids = _check_labels("query camera ids", query_camids, shape[0])
@@ -170,15 +201,23 @@ class _Labels:
         return same_pid[~same_camera], same_pid[same_camera]
 
 
-def _evaluate(
-    blocks: Iterator[tuple[slice, np.ndarray]], labels: _Labels, max_rank: int
+def _rank(
+    blocks: Iterable[tuple[slice, np.ndarray]], labels: _Labels, max_rank: int
 ) -> RankMetrics:
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}.")
     n = len(labels.query_pids)
     ap, ap_official, inp = np.full((3, n), np.nan)
     first = np.full(n, -1)
+    done = 0
     for rows, block in blocks:
+        if rows.start != done or block.shape != (rows.stop - done, labels.gallery_size):
+            raise ValueError(
+                f"Distances of the queries from {done} to all {labels.gallery_size} gallery images "
+                f"must come next, got shape {block.shape} for the queries from {rows.start} to "
+                f"{rows.stop}."
+            )
+        done = rows.stop
         refuse_rows("distances", np.isnan(block), "NaN", rows.start)
         for query, row in zip(range(rows.start, rows.stop), block, strict=True):
             matches, dropped = labels.split(query)
@@ -187,6 +226,8 @@ def _evaluate(
                 ranks = _match_ranks(row, matches, dropped)
                 ap[query], ap_official[query], inp[query] = _precisions(ranks)
                 first[query] = ranks[0]
+    if done != n:
+        raise ValueError(f"Distances of {n} queries must come, got those of {done}.")
     valid = first > 0
     if not valid.any():
         raise ValueError(

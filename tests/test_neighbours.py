@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from rmgl_jax.evaluation import neighbours
+from rmgl_jax.evaluation.neighbours import nearest_neighbours
+
+
+def signs(rng, n, width=64):
+    """Features whose length and products, and so whose distances and ties, are exact."""
+    return rng.choice([-1.0, 1.0], (n, width)).astype(np.float32)
+
+
+def brute_force(features, k):
+    unit = features.astype(float) / np.linalg.norm(features.astype(float), axis=1, keepdims=True)
+    distances = np.maximum(2 - 2 * unit @ unit.T, 0)
+    farthest = distances.max(axis=1)
+    np.fill_diagonal(distances, -1)
+    return np.argsort(distances, axis=1, kind="stable")[:, : k + 1], farthest
+
+
+@pytest.mark.parametrize("tile", [1, 5, 16, 2048])
+@pytest.mark.parametrize("k", [1, 4, 30, 1000])
+def test_agrees_with_a_full_sort_among_ties_and_duplicates(tile, k, monkeypatch):
+    monkeypatch.setattr(neighbours, "_TILE", tile)
+    rng = np.random.default_rng(k)
+    features = signs(rng, 60)
+    features[rng.integers(0, 60, 30)] = features[7]
+    query, gallery = features[:17], features[17:]
+    between = np.empty((17, 43), np.float32)
+    indices, farthest = nearest_neighbours((query, gallery), k, between)
+    want, want_farthest = brute_force(features, k)
+    np.testing.assert_array_equal(indices, want)
+    np.testing.assert_array_equal(farthest, want_farthest)
+    np.testing.assert_array_equal(between, 2 - 2 * query @ gallery.T / 64)
+
+
+def test_all_images_the_same():
+    indices, farthest = nearest_neighbours((np.ones((5, 4), np.float32),), 2)
+    np.testing.assert_array_equal(indices, [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]])
+    np.testing.assert_array_equal(farthest, np.zeros(5))
+
+
+def test_two_images():
+    features = np.eye(2, 3, dtype=np.float32)
+    indices, farthest = nearest_neighbours((features[:1], features[1:]), 20)
+    np.testing.assert_array_equal(indices, [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(farthest, [2, 2])
