@@ -50,9 +50,12 @@ def test_histograms_bin_hue_saturation_and_value():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[:, :2] = (255, 0, 0)  # hue 0
     image[:, 2:] = (0, 0, 255)  # hue 120 of 180: bin 8 of 12
+    image[:, 3, 1] = (255, 0, 0)
     feature = colour_histogram_embedding(image, stripes=2).reshape(2, 12, 4, 4)
     expected = np.zeros((2, 12, 4, 4), np.float32)
-    expected[0, 0, 3, 3] = expected[1, 8, 3, 3] = np.sqrt(0.5)
+    expected[0, 0, 3, 3] = np.sqrt(0.5)
+    # Square roots of 3/4 and 1/4: the middle two columns have four pixels in a stripe.
+    expected[1, 8, 3, 3], expected[1, 0, 3, 3] = np.sqrt(0.5 * 0.75), np.sqrt(0.5 * 0.25)
     np.testing.assert_allclose(feature, expected, atol=1e-6)
 
 
