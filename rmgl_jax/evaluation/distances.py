@@ -16,11 +16,11 @@ def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
     """|q - g|^2 = |q|^2 + |g|^2 - 2 q.g of every pair, in float32 and never below 0.
 
     Args:
-      query: embeddings [Q, E].
-      gallery: embeddings [G, E].
+        query: embeddings [Q, E].
+        gallery: embeddings [G, E].
 
     Returns:
-      Squared Euclidean distances [Q, G].
+        Squared Euclidean distances [Q, G].
     """
     query, gallery = query.astype(jnp.float32), gallery.astype(jnp.float32)
     products = jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
@@ -33,11 +33,11 @@ def unit_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
     """`squared_distances` of the L2-normalised embeddings, 2 - 2 cos: in [0, 4].
 
     Args:
-      query: embeddings [Q, E], none of them zero.
-      gallery: embeddings [G, E], none of them zero.
+        query: embeddings [Q, E], none of them zero.
+        gallery: embeddings [G, E], none of them zero.
 
     Returns:
-      Squared Euclidean distances [Q, G].
+        Squared Euclidean distances [Q, G].
     """
     query, gallery = query.astype(jnp.float32), gallery.astype(jnp.float32)
     products = jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
@@ -56,13 +56,13 @@ def distance_blocks(
     """The rows of a matrix of distances in blocks, computed on the default JAX device.
 
     Args:
-      query: embeddings [Q, E].
-      gallery: embeddings [G, E]; the device holds them once.
-      block: queries of a block; None chooses blocks of about 128 MiB.
-      distances: `squared_distances` or `unit_distances`.
+        query: embeddings [Q, E].
+        gallery: embeddings [G, E]; the device holds them once.
+        block: queries of a block; None chooses blocks of about 128 MiB.
+        distances: `squared_distances` or `unit_distances`.
 
     Yields:
-      The block's slice of the queries, and its distances [block, G] on the host.
+        The block's slice of the queries, and its distances [block, G] on the host.
     """
     resident = jnp.asarray(gallery)
     for rows in row_blocks(len(query), len(gallery), block):
@@ -78,19 +78,34 @@ def row_blocks(rows: int, columns: int, block: int | None = None) -> list[slice]
     return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
 
 
+def check_distances(distances: ArrayLike) -> np.ndarray:
+    """Refuses anything but a floating-point matrix; copies nothing and looks at no value.
+
+    Raises:
+        TypeError: the values are not floating-point numbers.
+        ValueError: the shape is wrong.
+    """
+    array = np.asarray(distances)
+    if array.ndim != 2:
+        raise ValueError(f"The distances must be a matrix [Q, G], got shape {array.shape}.")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"The distances must be floating-point numbers, got {array.dtype}.")
+    return array
+
+
 def check_features(name: str, features: ArrayLike) -> np.ndarray:
     """Refuses anything but a finite floating-point matrix with rows; copies nothing.
 
     Args:
-      name: what the message calls the features, as "query features".
-      features: embeddings [M, E].
+        name: what the message calls the features, as "query features".
+        features: embeddings [M, E].
 
     Returns:
-      The features as a NumPy array.
+        The features as a NumPy array.
 
     Raises:
-      TypeError: the values are not floating-point numbers.
-      ValueError: the shape is wrong, or a row holds NaN or infinity.
+        TypeError: the values are not floating-point numbers.
+        ValueError: the shape is wrong, or a row holds NaN or infinity.
     """
     array = np.asarray(features)
     if array.ndim != 2 or 0 in array.shape:
@@ -105,24 +120,38 @@ def check_features(name: str, features: ArrayLike) -> np.ndarray:
     return array
 
 
-def check_widths(query: np.ndarray, gallery: np.ndarray) -> None:
-    """Refuses query and gallery features of different widths.
+def check_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """`check_features` of query and gallery, which must have the same width.
 
     Raises:
-      ValueError: the widths differ.
+        TypeError: the values are not floating-point numbers.
+        ValueError: a shape is wrong, the widths differ, or a row holds NaN or infinity.
     """
+    query = check_features("query features", query)
+    gallery = check_features("gallery features", gallery)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"Query and gallery features must have the same width, got {query.shape[1]} and "
             f"{gallery.shape[1]}."
         )
+    return query, gallery
+
+
+def refuse_zeros(query: np.ndarray, gallery: np.ndarray) -> None:
+    """Refuses features that cannot be scaled to unit length.
+
+    Raises:
+        ValueError: a row holds only zeros.
+    """
+    for name, features in (("query features", query), ("gallery features", gallery)):
+        refuse_rows(name, ~features.any(axis=1), "only zeros")
 
 
 def refuse_rows(name: str, bad: np.ndarray, what: str, first_row: int = 0) -> None:
     """Raises if a row of the mask `bad` [rows, ...] is set, naming the first such row.
 
     Raises:
-      ValueError: some row is bad.
+        ValueError: some row is bad.
     """
     if bad.any():
         row = first_row + int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))

@@ -28,13 +28,13 @@ def nearest_neighbours(
     """The k nearest others of every image by `unit_distances`, and the distance of its farthest.
 
     Args:
-      parts: embeddings [M, E] in one or several arrays, numbered through; N in all, at least 2.
-      k: neighbours beside the image itself; no more than N - 1 are found.
-      between: filled with the distances between the first part and the second, if given.
+        parts: embeddings [M, E] in one or several arrays, numbered through; N in all, at least 2.
+        k: neighbours beside the image itself; no more than N - 1 are found.
+        between: filled with the distances between the first part and the second, if given.
 
     Returns:
-      Indices [N, 1 + k]: the image itself, then the others by (distance, index). And the largest
-      distance [N] of each image from any.
+        Indices [N, 1 + k]: the image itself, then the others by (distance, index). And the largest
+        distance [N] of each image from any.
     """
     n, first = sum(len(part) for part in parts), len(parts[0])
     k = min(k, n - 1)

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rmgl_jax.evaluation.distances import (
-    check_features,
-    check_widths,
+    check_distances,
+    check_pair,
     distance_blocks,
-    refuse_rows,
     row_blocks,
 )
+from rmgl_jax.evaluation.labels import Labels
 
-JUNK_PID = -1
 # From so many images of one identity on, sorting the row once is cheaper than counting for each.
 _SORT_FROM = 256
 
@@ -66,26 +65,22 @@ def rank_metrics(
     """Evaluates a ranking by distance. Among equal distances the lower gallery index comes first.
 
     Args:
-      distances: [Q, G], smaller is more alike. Infinity is allowed, NaN is not.
-      query_pids: identities [Q], integers.
-      query_camids: cameras [Q], integers; None, with `gallery_camids`, for no same-camera rule.
-      gallery_pids: identities [G]; -1 is dropped, 0 kept.
-      gallery_camids: cameras [G] or None.
-      max_rank: length of the CMC curve.
+        distances: [Q, G], smaller is more alike. Infinity is allowed, NaN is not.
+        query_pids: identities [Q], integers.
+        query_camids: cameras [Q], integers; None, with `gallery_camids`, for no same-camera rule.
+        gallery_pids: identities [G]; -1 is dropped, 0 kept.
+        gallery_camids: cameras [G] or None.
+        max_rank: length of the CMC curve.
 
     Returns:
-      The measures, over all valid queries and of each query.
+        The measures, over all valid queries and of each query.
 
     Raises:
-      TypeError: distances are not floating-point numbers, or labels not integers.
-      ValueError: shapes do not agree, a distance is NaN, or no query has a match.
+        TypeError: distances are not floating-point numbers, or labels not integers.
+        ValueError: shapes do not agree, a distance is NaN, or no query has a match.
     """
-    distances = np.asarray(distances)
-    if distances.ndim != 2:
-        raise ValueError(f"The distances must be a matrix [Q, G], got shape {distances.shape}.")
-    if not np.issubdtype(distances.dtype, np.floating):
-        raise TypeError(f"The distances must be floating-point numbers, got {distances.dtype}.")
-    labels = _Labels(distances.shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    distances = check_distances(distances)
+    labels = Labels.check(distances.shape, query_pids, query_camids, gallery_pids, gallery_camids)
     blocks = ((rows, distances[rows]) for rows in row_blocks(*distances.shape))
     return _rank(blocks, labels, max_rank)
 
@@ -106,27 +101,25 @@ def rank_features(
     are taken as they are; the protocol wants them L2-normalised.
 
     Args:
-      query: embeddings [Q, E].
-      gallery: embeddings [G, E].
-      query_pids: see `rank_metrics`, as are the other labels and `max_rank`.
-      query_camids: cameras [Q] or None.
-      gallery_pids: identities [G].
-      gallery_camids: cameras [G] or None.
-      max_rank: length of the CMC curve.
-      block: queries of a block; None chooses blocks of about 128 MiB of distances.
+        query: embeddings [Q, E].
+        gallery: embeddings [G, E].
+        query_pids: see `rank_metrics`, as are the other labels and `max_rank`.
+        query_camids: cameras [Q] or None.
+        gallery_pids: identities [G].
+        gallery_camids: cameras [G] or None.
+        max_rank: length of the CMC curve.
+        block: queries of a block; None chooses blocks of about 128 MiB of distances.
 
     Returns:
-      The measures, over all valid queries and of each query.
+        The measures, over all valid queries and of each query.
 
     Raises:
-      TypeError: features are not floating-point numbers, or labels not integers.
-      ValueError: shapes do not agree, a feature is not finite, or no query has a match.
+        TypeError: features are not floating-point numbers, or labels not integers.
+        ValueError: shapes do not agree, a feature is not finite, or no query has a match.
     """
-    query = check_features("query features", query)
-    gallery = check_features("gallery features", gallery)
-    check_widths(query, gallery)
+    query, gallery = check_pair(query, gallery)
     shape = (len(query), len(gallery))
-    labels = _Labels(shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    labels = Labels.check(shape, query_pids, query_camids, gallery_pids, gallery_camids)
     return _rank(distance_blocks(query, gallery, block), labels, max_rank)
 
 
@@ -141,93 +134,36 @@ def rank_blocks(
     """`rank_metrics` of distances that come in blocks of queries, as from `rerank_blocks`.
 
     Args:
-      blocks: slices of the queries, in order, and their distances [block, G].
-      query_pids: see `rank_metrics`, as are the other labels and `max_rank`.
-      query_camids: cameras [Q] or None.
-      gallery_pids: identities [G].
-      gallery_camids: cameras [G] or None.
-      max_rank: length of the CMC curve.
+        blocks: slices of the queries, in order, and their distances [block, G].
+        query_pids: see `rank_metrics`, as are the other labels and `max_rank`.
+        query_camids: cameras [Q] or None.
+        gallery_pids: identities [G].
+        gallery_camids: cameras [G] or None.
+        max_rank: length of the CMC curve.
 
     Returns:
-      The measures, over all valid queries and of each query.
+        The measures, over all valid queries and of each query.
 
     Raises:
-      TypeError: labels are not integers.
-      ValueError: shapes do not agree, a distance is NaN, or no query has a match.
+        TypeError: labels are not integers.
+        ValueError: shapes do not agree, a distance is NaN, or no query has a match.
     """
     shape = (len(query_pids), len(gallery_pids))
-    labels = _Labels(shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    labels = Labels.check(shape, query_pids, query_camids, gallery_pids, gallery_camids)
     return _rank(blocks, labels, max_rank)
 
 
-class _Labels:
-    """Checked labels, with the gallery indexed by identity."""
-
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        query_pids: ArrayLike,
-        query_camids: ArrayLike | None,
-        gallery_pids: ArrayLike,
-        gallery_camids: ArrayLike | None,
-    ) -> None:
-        if (query_camids is None) != (gallery_camids is None):
-            raise ValueError(
-                "Camera ids must be given for both the query and the gallery or for neither, got "
-                f"them for the {'gallery' if query_camids is None else 'query'} alone."
-            )
-        self.query_pids = _check_labels("query pids", query_pids, shape[0])
-        gallery_pids = _check_labels("gallery pids", gallery_pids, shape[1])
-        self.query_camids = self.gallery_camids = None
-        self.gallery_size = shape[1]
-        kept = gallery_pids != JUNK_PID
-        if query_camids is not None:
-            self.query_camids = _check_labels("query camera ids", query_camids, shape[0])
-            self.gallery_camids = _check_labels("gallery camera ids", gallery_camids, shape[1])
-            self.gallery_camids = self.gallery_camids[kept]
-        self.kept = None if kept.all() else np.flatnonzero(kept)
-        # A stable sort keeps the indices of one identity ascending.
-        self.order = np.argsort(gallery_pids[kept], kind="stable")
-        self.sorted_pids = gallery_pids[kept][self.order]
-
-    def split(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """Kept gallery indices of the query's identity: its matches, and the dropped ones."""
-        pid = self.query_pids[query]
-        start, stop = np.searchsorted(self.sorted_pids, [pid, pid + 1])
-        same_pid = self.order[start:stop]
-        if self.query_camids is None:
-            return same_pid, same_pid[:0]
-        same_camera = self.gallery_camids[same_pid] == self.query_camids[query]
-        return same_pid[~same_camera], same_pid[same_camera]
-
-
-def _rank(
-    blocks: Iterable[tuple[slice, np.ndarray]], labels: _Labels, max_rank: int
-) -> RankMetrics:
+def _rank(blocks: Iterable[tuple[slice, np.ndarray]], labels: Labels, max_rank: int) -> RankMetrics:
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}.")
     n = len(labels.query_pids)
     ap, ap_official, inp = np.full((3, n), np.nan)
     first = np.full(n, -1)
-    done = 0
-    for rows, block in blocks:
-        if rows.start != done or block.shape != (rows.stop - done, labels.gallery_size):
-            raise ValueError(
-                f"Distances of the queries from {done} to all {labels.gallery_size} gallery images "
-                f"must come next, got shape {block.shape} for the queries from {rows.start} to "
-                f"{rows.stop}."
-            )
-        done = rows.stop
-        refuse_rows("distances", np.isnan(block), "NaN", rows.start)
-        for query, row in zip(range(rows.start, rows.stop), block, strict=True):
-            matches, dropped = labels.split(query)
-            if len(matches):
-                row = row if labels.kept is None else row[labels.kept]
-                ranks = _match_ranks(row, matches, dropped)
-                ap[query], ap_official[query], inp[query] = _precisions(ranks)
-                first[query] = ranks[0]
-    if done != n:
-        raise ValueError(f"Distances of {n} queries must come, got those of {done}.")
+    for query, row, matches, dropped in labels.walk(blocks):
+        if len(matches):
+            ranks = _match_ranks(row, matches, dropped)
+            ap[query], ap_official[query], inp[query] = _precisions(ranks)
+            first[query] = ranks[0]
     valid = first > 0
     if not valid.any():
         raise ValueError(
@@ -279,12 +215,3 @@ def _precisions(ranks: np.ndarray) -> tuple[float, float, float]:
     # match is the very first image and the value is 1 by definition.
     before = np.where(ranks == 1, 1.0, (found - 1) / np.maximum(ranks - 1, 1))
     return step.mean(), ((step + before) / 2).mean(), len(ranks) / ranks[-1]
-
-
-def _check_labels(name: str, labels: ArrayLike, length: int) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.shape != (length,):
-        raise ValueError(f"The {name} must have shape ({length},), got {array.shape}.")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"The {name} must be integers, got {array.dtype}.")
-    return array.astype(np.int64)

@@ -24,10 +24,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from rmgl_jax.evaluation.distances import (
-    check_features,
-    check_widths,
+    check_pair,
     distance_blocks,
-    refuse_rows,
+    refuse_zeros,
     row_blocks,
     unit_distances,
 )
@@ -47,19 +46,19 @@ def rerank(
     """Re-ranked distances of all queries and gallery images.
 
     Args:
-      query_features: embeddings [Q, E], of any length but 0: they are L2-normalised here.
-      gallery_features: embeddings [G, E].
-      k1: neighbours of an image.
-      k2: neighbours over which the encoding is averaged; 1 leaves that out.
-      lambda_value: weight of the original distance, from 0 to 1.
+        query_features: embeddings [Q, E], of any length but 0: they are L2-normalised here.
+        gallery_features: embeddings [G, E].
+        k1: neighbours of an image.
+        k2: neighbours over which the encoding is averaged; 1 leaves that out.
+        lambda_value: weight of the original distance, from 0 to 1.
 
     Returns:
-      Distances [Q, G], float32, in [0, 1].
+        Distances [Q, G], float32, in [0, 1].
 
     Raises:
-      TypeError: features are not floating-point numbers.
-      ValueError: shapes do not agree, a feature is zero or not finite, or a parameter is out of
-        range.
+        TypeError: features are not floating-point numbers.
+        ValueError: shapes do not agree, a feature is zero or not finite, or a parameter is out of
+            range.
     """
     query, gallery = _check(query_features, gallery_features, k1, k2, lambda_value)
     result = np.empty((len(query), len(gallery)), np.float32)
@@ -79,20 +78,20 @@ def rerank_blocks(
     """`rerank` in blocks of queries, for galleries at whose size [Q, G] would not fit.
 
     Args:
-      query_features: see `rerank`, as are the other arguments.
-      gallery_features: embeddings [G, E].
-      k1: neighbours of an image.
-      k2: neighbours over which the encoding is averaged; 1 leaves that out.
-      lambda_value: weight of the original distance, from 0 to 1.
-      block: queries of a block; None chooses blocks of about 128 MiB.
+        query_features: see `rerank`, as are the other arguments.
+        gallery_features: embeddings [G, E].
+        k1: neighbours of an image.
+        k2: neighbours over which the encoding is averaged; 1 leaves that out.
+        lambda_value: weight of the original distance, from 0 to 1.
+        block: queries of a block; None chooses blocks of about 128 MiB.
 
     Returns:
-      An iterator over the slice of a block of queries and its distances [block, G].
+        An iterator over the slice of a block of queries and its distances [block, G].
 
     Raises:
-      TypeError: features are not floating-point numbers.
-      ValueError: shapes do not agree, a feature is zero or not finite, or a parameter is out of
-        range.
+        TypeError: features are not floating-point numbers.
+        ValueError: shapes do not agree, a feature is zero or not finite, or a parameter is out of
+            range.
     """
     query, gallery = _check(query_features, gallery_features, k1, k2, lambda_value)
     row_blocks(len(query), len(gallery), block)  # refuses a bad block here and not later
@@ -210,9 +209,6 @@ def _check(
         raise ValueError(f"k1 and k2 must be at least 1, got {k1} and {k2}.")
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be between 0 and 1, got {lambda_value}.")
-    query = check_features("query features", query)
-    gallery = check_features("gallery features", gallery)
-    check_widths(query, gallery)
-    for name, features in (("query features", query), ("gallery features", gallery)):
-        refuse_rows(name, ~features.any(axis=1), "only zeros")
+    query, gallery = check_pair(query, gallery)
+    refuse_zeros(query, gallery)
     return query, gallery

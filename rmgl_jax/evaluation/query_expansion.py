@@ -1,0 +1,58 @@
+"""Alpha query expansion (Radenović et al., TPAMI 2019): a query moved towards what it found."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rmgl_jax.evaluation.distances import check_pair, refuse_zeros, row_blocks, unit_distances
+
+
+def expand_queries(
+    query_features: ArrayLike, gallery_features: ArrayLike, k: int = 5, alpha: float = 3.0
+) -> np.ndarray:
+    """Adds its k nearest g, times max(cos(q, g), 0)^alpha, to every query q.
+
+    All features are L2-normalised first, and the sum after. No label is used, so neither junk nor
+    the query's own camera is left out. The result takes the place of the queries in
+    `rank_features` or `rerank`.
+
+    Args:
+        query_features: embeddings [Q, E], none of them zero.
+        gallery_features: embeddings [G, E], none of them zero.
+        k: neighbours, or the whole gallery if it is smaller.
+        alpha: how much closer neighbours weigh more; 0 is the plain mean.
+
+    Returns:
+        Unit embeddings [Q, E], float32.
+
+    Raises:
+        TypeError: features are not floating-point numbers.
+        ValueError: shapes do not agree, a feature is zero or not finite, or `k` or `alpha` is out
+            of range.
+    """
+    if k < 1 or not alpha >= 0:
+        raise ValueError(f"k must be at least 1 and alpha at least 0, got {k} and {alpha}.")
+    query, gallery = check_pair(query_features, gallery_features)
+    refuse_zeros(query, gallery)
+    expanded = np.empty(query.shape, np.float32)
+    resident = jnp.asarray(gallery)
+    for rows in row_blocks(len(query), max(len(gallery), k * gallery.shape[1])):
+        expanded[rows] = _expand(query[rows], resident, min(k, len(gallery)), alpha)
+    return expanded
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _expand(query: jax.Array, gallery: jax.Array, k: int, alpha: float) -> jax.Array:
+    # Among equal ones `top_k` takes the lower index.
+    distances, nearest = jax.lax.top_k(-unit_distances(query, gallery), k)
+    cosines = jnp.maximum(1.0 + distances / 2.0, 0.0)
+    weighted = (cosines**alpha)[:, :, None] * _unit(gallery[nearest])
+    return _unit(_unit(query) + weighted.sum(axis=1))
+
+
+def _unit(features: jax.Array) -> jax.Array:
+    features = features.astype(jnp.float32)
+    return features / jnp.linalg.norm(features, axis=-1, keepdims=True)

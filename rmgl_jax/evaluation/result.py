@@ -1,0 +1,215 @@
+"""A result that says what it is: which data, which mAP, flipped or not, re-ranked or not."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rmgl_jax.evaluation.ranking import RankMetrics
+
+_PER_QUERY = ("ap", "ap_official", "inp", "first_match_rank")
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """What k-reciprocal re-ranking makes of a result, with its parameters."""
+
+    metrics: RankMetrics
+    """Of the re-ranked gallery."""
+    k1: int
+    k2: int
+    lambda_value: float
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One model on one data set. The plain result is always there, the re-ranked one beside it."""
+
+    dataset: str
+    """Name of the data set, with its configuration if it has any."""
+    version: str
+    """Version of the data set."""
+    n_query: int
+    """Q: query images."""
+    n_gallery: int
+    """G: gallery images that are ranked, without junk."""
+    n_ids: int
+    """Identities of the queries."""
+    flipped: bool
+    """Whether an image's embedding is the mean of its own and its mirror's."""
+    same_camera_rule: bool
+    """Whether gallery images of the query's own camera are dropped; False without camera ids."""
+    plain: RankMetrics
+    """Ranked by the distance of the embeddings."""
+    reranked: Reranked | None = None
+    """Re-ranked, if that was asked for."""
+    checkpoint: str | None = None
+    """Where the weights come from."""
+    step: str | None = None
+    """Training step of the weights."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.plain, RankMetrics):
+            raise TypeError(f"A result needs its plain RankMetrics, got {type(self.plain)}.")
+        for metrics in (self.plain, *([self.reranked.metrics] if self.reranked else [])):
+            if len(metrics.ap) != self.n_query:
+                raise ValueError(
+                    f"A result of {self.n_query} queries got metrics of {len(metrics.ap)}."
+                )
+
+    def to_json(self) -> str:
+        """The whole result, with the values of each query, as JSON; NaN is written as null."""
+        fields = dict(vars(self), n_valid_queries=self.plain.n_valid_queries)
+        fields["plain"] = _metrics_to_dict(self.plain)
+        if self.reranked is not None:
+            metrics = _metrics_to_dict(self.reranked.metrics)
+            fields["reranked"] = dict(vars(self.reranked), metrics=metrics)
+        return json.dumps(fields, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "EvaluationResult":
+        """The result that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not such a result.
+        """
+        try:
+            fields = json.loads(text)
+            del fields["n_valid_queries"]
+            fields["plain"] = _metrics_from_dict(fields["plain"])
+            if fields["reranked"] is not None:
+                metrics = _metrics_from_dict(fields["reranked"]["metrics"])
+                fields["reranked"] = Reranked(**fields["reranked"] | {"metrics": metrics})
+            return cls(**fields)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"This is not an evaluation result: {error!r}.") from error
+
+
+def _metrics_to_dict(metrics: RankMetrics) -> dict[str, Any]:
+    per_query = {
+        name: [None if value != value else value for value in getattr(metrics, name).tolist()]
+        for name in _PER_QUERY
+    }
+    return {
+        "mean_ap_step": metrics.mean_ap,
+        "mean_ap_official": metrics.mean_ap_official,
+        "mean_inp": metrics.mean_inp,
+        "n_valid_queries": metrics.n_valid_queries,
+        "cmc": metrics.cmc.tolist(),
+        "per_query": per_query,
+    }
+
+
+def _metrics_from_dict(fields: dict[str, Any]) -> RankMetrics:
+    per_query = {
+        name: np.array([np.nan if value is None else value for value in fields["per_query"][name]])
+        for name in _PER_QUERY
+    }
+    return RankMetrics(
+        cmc=np.array(fields["cmc"]),
+        mean_ap=fields["mean_ap_step"],
+        mean_ap_official=fields["mean_ap_official"],
+        mean_inp=fields["mean_inp"],
+        n_valid_queries=fields["n_valid_queries"],
+        **per_query,
+    )
+
+
+MEASURES = ("rank-1", "rank-5", "rank-10", "mAP (step)", "mAP (official)", "mINP")
+
+
+def measures(metrics: RankMetrics) -> dict[str, float]:
+    """The `MEASURES` in percent; ranks beyond the CMC curve are left out."""
+    values = {f"rank-{k}": metrics.cmc[k - 1] for k in (1, 5, 10) if k <= len(metrics.cmc)}
+    values["mAP (step)"] = metrics.mean_ap
+    values["mAP (official)"] = metrics.mean_ap_official
+    values["mINP"] = metrics.mean_inp
+    return {name: 100 * float(value) for name, value in values.items()}
+
+
+def print_results(
+    results: Sequence[EvaluationResult],
+    reference: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    reference_name: str = "paper",
+    console: Console | None = None,
+) -> None:
+    """Prints a table of each result, with what it was measured on and the reference beside it.
+
+    Args:
+        results: of one or several data sets.
+        reference: published numbers in percent, by data set and measure. A data set is named as
+            in the result, with " re-ranked" after it for re-ranked numbers. A measure is one of
+            `MEASURES`, or "mAP" where the source does not say which; that gets a column of its own.
+        reference_name: what the rows of the reference are called.
+        console: where to; the standard output by default.
+
+    Raises:
+        ValueError: the reference has a measure that is not known.
+    """
+    reference = reference or {}
+    unknown = {name for numbers in reference.values() for name in numbers} - {*MEASURES, "mAP"}
+    if unknown:
+        raise ValueError(
+            f"A reference has {', '.join((*MEASURES, 'mAP'))}, got {', '.join(sorted(unknown))}."
+        )
+    columns = list(MEASURES)
+    if any("mAP" in numbers for numbers in reference.values()):
+        columns.insert(columns.index("mINP"), "mAP")
+
+    console = console or Console()
+    for result in results:
+        table = Table(
+            title=Text(_describe(result)),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("in percent", overflow="fold")
+        for name in columns:
+            # Two lines, so that the column can be narrow.
+            header = "mAP\n(not said)" if name == "mAP" else name.replace(" ", "\n")
+            table.add_column(header, justify="right", no_wrap=True)
+        for name, numbers in _rows(result, reference, reference_name):
+            cells = [f"{numbers[column]:.2f}" if column in numbers else "–" for column in columns]
+            table.add_row(name, *cells)
+        console.print(table)
+
+
+def _rows(
+    result: EvaluationResult, reference: Mapping[str, Mapping[str, float]], reference_name: str
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """The plain result first, each followed by its reference if there is one."""
+    flip = "flipped" if result.flipped else "not flipped"
+    rankings = [("not re-ranked", result.dataset, result.plain)]
+    if result.reranked is not None:
+        rankings.append(("re-ranked", f"{result.dataset} re-ranked", result.reranked.metrics))
+    for ranking, key, metrics in rankings:
+        yield f"{flip}, {ranking}", measures(metrics)
+        if key in reference:
+            yield f"{reference_name}, {ranking}", reference[key]
+
+
+def _describe(result: EvaluationResult) -> str:
+    lines = [
+        f"{result.dataset} {result.version}: {result.n_query:,} queries of {result.n_ids:,} "
+        f"identities, {result.n_gallery:,} gallery images",
+    ]
+    without = result.n_query - result.plain.n_valid_queries
+    if without:
+        lines.append(f"left out for having no match: {without:,} of the queries")
+    if not result.same_camera_rule:
+        lines.append("no camera ids: images of the query's own camera are not dropped")
+    if result.reranked is not None:
+        r = result.reranked
+        lines.append(f"re-ranking: k1 {r.k1}, k2 {r.k2}, lambda {r.lambda_value:g}")
+    if result.checkpoint is not None:
+        step = f", step {result.step}" if result.step is not None else ""
+        lines.append(f"weights: {result.checkpoint}{step}")
+    return "\n".join(lines)
