@@ -125,7 +125,10 @@ def _passer_by(rng: np.random.Generator, nearer: float) -> Mesh:
 
 def _write_all(directory: Path, plan: list[Shot], seed: int, processes: int | None) -> None:
     write = partial(_write, directory, seed)
-    processes = min(processes or len(os.sched_getaffinity(0)), len(plan))
+    if processes is None:
+        usable = hasattr(os, "sched_getaffinity")
+        processes = len(os.sched_getaffinity(0)) if usable else os.cpu_count() or 1
+    processes = min(processes, len(plan))
     sizes = [1] * len(plan)
     if processes == 1:
         for _ in track(map(write, plan), sizes, "Rendering"):
