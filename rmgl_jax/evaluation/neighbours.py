@@ -4,12 +4,10 @@ A tile of distances is computed once and serves both its rows and its columns. T
 products, and makes d(i, j) and d(j, i) the same number.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rmgl_jax.evaluation.distances import unit_distances
@@ -42,6 +40,9 @@ def nearest_neighbours(
     farthest = np.zeros(n, np.float32)
     for rows, columns, tile, row_maxima, column_maxima in _tiles(parts):
         tile = np.asarray(tile)
+        if rows == columns:
+            tile = tile.copy()
+            np.fill_diagonal(tile, np.nan)  # never near: no image is among its own others
         farthest[rows] = np.maximum(farthest[rows], row_maxima)
         limits = _limits(nearest[rows])
         if rows == columns:
@@ -80,7 +81,7 @@ def _tiles(
     ahead = None
     pairs = itertools.chain(zip(cuts, cuts, strict=True), itertools.combinations(cuts, 2))
     for (rows, row_features), (columns, column_features) in pairs:
-        tile = _tile(row_features, column_features, rows == columns)
+        tile = _tile(row_features, column_features)
         # The device computes the next tile while this one is looked through.
         if ahead is not None:
             yield ahead
@@ -88,16 +89,10 @@ def _tiles(
     yield ahead
 
 
-@functools.partial(jax.jit, static_argnames="on_diagonal")
-def _tile(
-    rows: jax.Array, columns: jax.Array, on_diagonal: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+@jax.jit
+def _tile(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     distances = unit_distances(rows, columns)
-    maxima = distances.max(axis=1), distances.max(axis=0)
-    if on_diagonal:
-        # NaN is never near: no image is among its own others.
-        distances = jnp.where(jnp.eye(len(rows), dtype=bool), jnp.nan, distances)
-    return distances, *maxima
+    return distances, distances.max(axis=1), distances.max(axis=0)
 
 
 def _limits(nearest: np.ndarray) -> np.ndarray:

@@ -156,20 +156,21 @@ def rank_blocks(
 def _rank(blocks: Iterable[tuple[slice, np.ndarray]], labels: Labels, max_rank: int) -> RankMetrics:
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}.")
-    n = len(labels.query_pids)
-    ap, ap_official, inp = np.full((3, n), np.nan)
-    first = np.full(n, -1)
-    for query, row, matches, dropped in labels.walk(blocks):
-        if len(matches):
-            ranks = _match_ranks(row, matches, dropped)
-            ap[query], ap_official[query], inp[query] = _precisions(ranks)
-            first[query] = ranks[0]
-    valid = first > 0
+    ranks = [
+        _match_ranks(row, matches, dropped) for _, row, matches, dropped in labels.walk(blocks)
+    ]
+    n_matches = np.array([len(r) for r in ranks])
+    valid = n_matches > 0
     if not valid.any():
         raise ValueError(
-            f"None of the {n} queries has a match in the gallery: no gallery image of the same "
-            "identity is left after junk and images of the query's own camera are dropped."
+            f"None of the {len(ranks)} queries has a match in the gallery: no gallery image of the "
+            "same identity is left after junk and images of the query's own camera are dropped."
         )
+    ap, ap_official, inp = np.full((3, len(ranks)), np.nan)
+    first = np.full(len(ranks), -1)
+    ap[valid], ap_official[valid], inp[valid], first[valid] = _measures(
+        np.concatenate(ranks), n_matches[valid]
+    )
     # Ranks beyond the curve fall into its last bin, which is cut off.
     counts = np.bincount(np.minimum(first[valid], max_rank + 1), minlength=max_rank + 2)
     return RankMetrics(
@@ -193,7 +194,8 @@ def _match_ranks(row: np.ndarray, matches: np.ndarray, dropped: np.ndarray) -> n
             [
                 np.count_nonzero(row[:i] <= row[i]) + np.count_nonzero(row[i + 1 :] < row[i])
                 for i in matches
-            ]
+            ],
+            np.int64,
         )
     else:
         order = np.argsort(row, kind="stable")
@@ -207,11 +209,16 @@ def _match_ranks(row: np.ndarray, matches: np.ndarray, dropped: np.ndarray) -> n
     return np.sort(ranks) + 1
 
 
-def _precisions(ranks: np.ndarray) -> tuple[float, float, float]:
-    """Step AP, official AP and INP of sorted 1-based match ranks."""
-    found = np.arange(1, len(ranks) + 1)
-    step = found / ranks
-    # The precision just before the match; the rank in the divisor is kept from being 0 where the
-    # match is the very first image and the value is 1 by definition.
-    before = np.where(ranks == 1, 1.0, (found - 1) / np.maximum(ranks - 1, 1))
-    return step.mean(), ((step + before) / 2).mean(), len(ranks) / ranks[-1]
+def _measures(
+    ranks: np.ndarray, n_matches: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Step AP, official AP, INP and first rank of queries, from their sorted ranks in one array."""
+    ends = np.cumsum(n_matches)
+    starts = ends - n_matches
+    before = np.arange(len(ranks)) - np.repeat(starts, n_matches)  # matches in front: i - 1
+    precision = (before + 1) / ranks
+    # Where the match is the very first image the other precision is 1 by definition.
+    precision_before = np.where(ranks == 1, 1.0, before / np.maximum(ranks - 1, 1))
+    ap = np.add.reduceat(precision, starts) / n_matches
+    ap_before = np.add.reduceat(precision_before, starts) / n_matches
+    return ap, (ap + ap_before) / 2, n_matches / ranks[ends - 1], ranks[starts]

@@ -1,0 +1,172 @@
+"""Times ranking and re-ranking against plain evaluators, with the peak memory of each.
+
+    python -m benchmarks.evaluation market     # 3,368 x 15,913: against argsort and dense NumPy
+    python -m benchmarks.evaluation msmt17     # 11,659 x 82,161: what only fits in blocks
+    python -m benchmarks.evaluation growth     # galleries of 10,000 to 40,000
+
+Each measurement is a process of its own, so that its peak memory is its own: with the features and
+the imports. Its time is that of the evaluation alone, first as it passes, then summed over cores.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The size of a set of embeddings."""
+
+    queries: int
+    gallery: int
+    identities: int
+    cameras: int
+    distractors: int
+    width: int
+
+    def features(self, seed=0):
+        """(query, gallery, query_pids, query_camids, gallery_pids, gallery_camids).
+
+        An embedding is a point of a 128-dimensional space: its identity's centre, a shift of its
+        camera and its own noise, mapped to `width` dimensions, with a little noise there.
+        """
+        rng = np.random.default_rng(seed)
+        latent, count = 128, self.queries + self.gallery
+        # A distractor is an identity of its own.
+        centres = rng.standard_normal((self.identities + self.distractors, latent), np.float32)
+        shifts = 0.4 * rng.standard_normal((self.cameras, latent), np.float32)
+        basis = rng.standard_normal((latent, self.width), np.float32)
+        centre = rng.integers(0, self.identities, count)
+        centre[count - self.distractors :] = self.identities + np.arange(self.distractors)
+        camera = rng.integers(0, self.cameras, count)
+        spread = rng.gamma(4.0, 0.25, count).astype(np.float32)[:, None]  # some images are worse
+        pid = np.where(centre < self.identities, centre + 1, 0)
+
+        def embed(start, stop):
+            features = np.empty((stop - start, self.width), np.float32)
+            for begin in range(start, stop, 4096):
+                i = slice(begin, min(begin + 4096, stop))
+                n = i.stop - i.start
+                point = centres[centre[i]] + shifts[camera[i]]
+                point += spread[i] * rng.standard_normal((n, latent), np.float32)
+                rows = features[i.start - start : i.stop - start]
+                rng.standard_normal(dtype=np.float32, out=rows)
+                rows += point @ basis
+                rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            return features
+
+        q = self.queries
+        query, gallery = embed(0, q), embed(q, count)
+        return query, gallery, pid[:q], camera[:q], pid[q:], camera[q:]
+
+
+MARKET = Problem(3368, 15913, 750, 6, 2798, 3584)
+MSMT17 = Problem(11659, 82161, 3060, 15, 0, 3584)
+
+# Title, methods and the method that the others are compared with.
+RANK_MATRIX = ("ranking, from one matrix of distances", ("rank_by_argsort", "rank_metrics"))
+RANK = ("ranking, from embeddings", ("rank_features",))
+RERANK = ("re-ranking, from embeddings", ("rerank_dense", "rerank"))
+RERANK_BLOCKS = ("re-ranking and ranking, in blocks", ("rerank_blocks",))
+
+
+def measure(method, problem):
+    """Time, peak memory and accuracy of one method; runs in the process that it measures."""
+    from benchmarks.evaluation_references import rank_by_argsort, rerank_dense
+    from rmgl_jax.evaluation.ranking import rank_blocks, rank_features, rank_metrics
+    from rmgl_jax.evaluation.reranking import rerank, rerank_blocks
+
+    query, gallery, *labels = problem.features()
+    if method in ("rank_by_argsort", "rank_metrics"):
+        distances = 2 - 2 * query @ gallery.T
+        del query, gallery
+
+    wall, cores = time.perf_counter(), time.process_time()
+    if method == "rank_by_argsort":
+        rank1, mean_ap = rank_by_argsort(distances, *labels)
+    elif method == "rank_metrics":
+        metrics = rank_metrics(distances, *labels)
+    elif method == "rank_features":
+        metrics = rank_features(query, gallery, *labels)
+    elif method == "rerank_blocks":
+        metrics = rank_blocks(rerank_blocks(query, gallery), *labels)
+    else:
+        distances = {"rerank": rerank, "rerank_dense": rerank_dense}[method](query, gallery)
+    wall, cores = time.perf_counter() - wall, time.process_time() - cores
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    if method in ("rerank", "rerank_dense"):
+        metrics = rank_metrics(distances, *labels)
+    if method != "rank_by_argsort":
+        rank1, mean_ap = metrics.cmc[0], metrics.mean_ap
+    return [wall, cores, peak, float(rank1), float(mean_ap)]
+
+
+def run(method, problem):
+    """`measure` in a new process."""
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--measure", method]
+    command.append(json.dumps(asdict(problem)))
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def compare(console, problem, groups):
+    """Prints the methods of each group, as ratios to the group's first."""
+    table = Table(
+        title=f"{problem.queries:,} x {problem.gallery:,}, embeddings of {problem.width:,}",
+        caption="mAP: step, of made-up embeddings; it shows that the methods agree",
+    )
+    table.add_column("method")
+    for name in ("seconds", "ratio", "core-seconds", "ratio", "peak GiB", "ratio", "rank-1", "mAP"):
+        table.add_column(name, justify="right")
+    for title, methods in groups:
+        table.add_row(f"[bold]{title}")
+        first = None
+        for method in methods:
+            with console.status(method):
+                values = run(method, problem)
+            first = first or values
+            cells = []
+            for value, reference in zip(values[:3], first[:3], strict=True):
+                cells += [f"{value:.2f}", f"{reference / value:.1f}"]
+            table.add_row(method, *cells, *(f"{100 * value:.2f}" for value in values[3:]))
+            if not np.allclose(values[3:], first[3:], atol=1e-4):
+                raise SystemExit(f"{method} disagrees: {values[3:]} instead of {first[3:]}.")
+        table.add_section()
+    console.print(table)
+
+
+def main():
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("size", choices=("market", "msmt17", "growth"))
+    parser.add_argument("--width", type=int, help="of the embeddings")
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(sys.argv[2], Problem(**json.loads(sys.argv[3])))))
+        return
+    arguments = parser.parse_args()
+    console = Console()
+    if arguments.size == "market":
+        problems, groups = [MARKET], (RANK_MATRIX, RANK, RERANK)
+    elif arguments.size == "msmt17":
+        problems, groups = [MSMT17], (RANK, RERANK_BLOCKS)
+    else:
+        # Market's queries, and identities with as many images each at all sizes.
+        sizes = (10_000, 20_000, 40_000)
+        problems = [Problem(3368, g, g // 20, 6, 0, 512) for g in sizes]
+        groups = (RANK, RERANK_BLOCKS)
+    for problem in problems:
+        if arguments.width:
+            problem = replace(problem, width=arguments.width)
+        compare(console, problem, groups)
+
+
+if __name__ == "__main__":
+    main()
