@@ -13,7 +13,7 @@ import numpy as np
 from rmgl_jax.evaluation.distances import unit_distances
 
 # Side of a square tile.
-_TILE = 2048
+_TILE = 1024
 # A neighbour is one number: the bits of its distance above its index. Distances are not negative,
 # so their bits have their order, and comparing the numbers compares (distance, index).
 _INDEX_BITS = np.uint64(32)
