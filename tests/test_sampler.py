@@ -95,7 +95,7 @@ def test_the_first_batch_is_pinned():
     # A change here means that a resumed run sees other batches than the one it resumes.
     labels = np.repeat(np.arange(5), (1, 2, 3, 4, 9))
     batch = identity_batches(labels, 3, 2, seed=0, epoch=0)[0]
-    assert batch.tolist() == [0, 0, 3, 5, 12, 18]
+    assert batch.tolist() == [0, 0, 12, 18, 2, 1]
 
 
 def test_one_dominant_person_stretches_the_epoch():
@@ -123,6 +123,16 @@ def test_persons_are_mixed_anew_and_spread_over_the_batch():
     assert abs(np.nanmean(together) - expected) < 1e-9
     assert np.nanmax(np.abs(together - expected)) < 6 * math.sqrt(expected)
     assert np.abs(places - 200 / 6).max() < 6 * math.sqrt(200 / 6)
+
+
+def test_frequent_persons_are_spread_over_the_whole_epoch():
+    # Drawn without regard to what they still need, they would crowd at its end.
+    labels = np.repeat(np.arange(40), [80] * 4 + [8] * 36)
+    early = []
+    for epoch in range(200):
+        rows = labels[identity_batches(labels, 4, 4, 0, epoch)[:, ::4]]
+        early.append((rows[: len(rows) // 2] < 4).sum() / (rows < 4).sum())
+    assert abs(np.mean(early) - 0.5) < 0.02
 
 
 def test_refuses_fewer_identities_than_persons():

@@ -135,21 +135,19 @@ def _draw_persons(
 ) -> np.ndarray:
     """Draws P different persons for every step, [steps, P], each as often as `places` says.
 
-    Persons are drawn without replacement in proportion to the places they still have, except that
-    one who needs every remaining batch is always taken. It cannot fail: with t batches left
-    the remaining places sum to t * P and none is above t, so at most P persons are forced and at
-    least P have a place left, and after the draw the same holds for t - 1.
+    With t steps left, a person with r places left is drawn with probability r / t, so that everyone
+    is spread evenly over the epoch. The persons are lined up in random order, as intervals of
+    length r on a line of length t * P, and those that hold every t-th point are taken. No interval
+    is longer than t, so none holds two points, and one of length t holds one for certain: after the
+    draw none is longer than t - 1, on a line of length (t - 1) * P.
     """
     remaining = places.copy()
     chosen = np.empty((steps, persons), np.int64)
     for step in range(steps):
-        # The first P arrivals of independent exponential clocks are such a weighted draw.
-        arrival = rng.standard_exponential(len(places))
-        with np.errstate(divide="ignore"):
-            arrival /= remaining
-        arrival[remaining == steps - step] = -1.0
-        drawn = np.argsort(arrival, kind="stable")[:persons]
-        # Early arrivals are the frequent persons: shuffled, no process gets more of them.
-        chosen[step] = rng.permutation(drawn)
-        remaining[drawn] -= 1
+        left = steps - step
+        order = rng.permutation(len(places))
+        points = rng.integers(left) + left * np.arange(persons)
+        ends = np.cumsum(remaining[order])
+        chosen[step] = order[np.searchsorted(ends, points, side="right")]
+        remaining[chosen[step]] -= 1
     return chosen
