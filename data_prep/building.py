@@ -104,9 +104,14 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
         differences = self.expected.differences(listing.splits) if self.expected else []
         empty = [f"{split} has no images" for split, items in listing.splits.items() if not items]
         wrong = empty + ([] if self.allow_partial else differences)
-        problems = list(listing.problems)
+        items = [item for items in listing.splits.values() for item in items]
+        # Python marks bytes that are not UTF-8 by surrogates; they would end the writing.
+        problems = listing.problems + [
+            f"{item.file!r}: its name is not UTF-8"
+            for item in items
+            if any("\ud800" <= character <= "\udfff" for character in item.name)
+        ]
         if not wrong:
-            items = [item for items in listing.splits.values() for item in items]
             bad = bad_images([item.file for item in items], f"{self.name}: checking images")
             problems += [f"{path}: {problem}" for path, problem in bad]
         if problems:

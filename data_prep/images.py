@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_prep.listing import Encoded
 from data_prep.progress import track
@@ -33,11 +33,12 @@ def image_problem(path: Encoded) -> str | None:
         return "is empty"
     try:
         with warnings.catch_warnings():
-            # Broken metadata is harmless, pixels by the hundred million are not.
+            # Odd metadata is harmless, pixels by the hundred million are not.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                image.convert("RGB")
+                # All that a reader does, which includes turning it by its EXIF tag.
+                ImageOps.exif_transpose(image).convert("RGB")
     except Image.UnidentifiedImageError:
         return f"is not an image ({len(encoded)} bytes, none of {', '.join(FORMATS)})"
     # A decoder fed with noise may raise anything: struct.error, SyntaxError, IndexError ...
@@ -61,7 +62,7 @@ def bad_images(
       description: label of the progress bar.
       processes: how many decode side by side; None is one for each core.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or _cores()
     chunks = [list(paths[i : i + _CHUNK]) for i in range(0, len(paths), _CHUNK)]
     sizes = [len(chunk) for chunk in chunks]
     if processes == 1 or len(paths) < _FEW:
@@ -70,5 +71,15 @@ def bad_images(
     # Not fork: the caller may run threads (JAX does), and a forked copy of those can hang.
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        checked = pool.map(_check_chunk, chunks)
-        return list(chain.from_iterable(track(checked, sizes, description)))
+        try:
+            checked = pool.map(_check_chunk, chunks)
+            return list(chain.from_iterable(track(checked, sizes, description)))
+        except BaseException:
+            # Or leaving would wait for every chunk.
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _cores() -> int:
+    # Not everywhere: macOS has no affinity.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -60,7 +60,8 @@ class Listing:
             for item in items:
                 on_disk = isinstance(item.file, Path) and item.file.is_file()
                 size = item.file.stat().st_size if on_disk else 0
-                digest.update(f"{split}\0{item.name}\0{item.pid}\0{item.camid}\0{size}\n".encode())
+                line = f"{split}\0{item.name}\0{item.pid}\0{item.camid}\0{size}\n"
+                digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -102,11 +103,6 @@ def image_files(directory: Path, listing: Listing) -> list[Path]:
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.is_dir() or not is_image_name(entry.name):
             listing.others.append(f"{directory.name}/{entry.name}")
-            continue
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError:
-            listing.problems.append(f"{directory / entry.name!r}: its name is not UTF-8")
             continue
         images.append(Path(entry.path))
     return images

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 import data_prep
@@ -42,8 +44,9 @@ def test_no_camera_ids(tmp_path, capsys):
     assert "no camera ids" in capsys.readouterr().err
 
 
-def test_a_folder_for_each_identity(tmp_path):
+def test_a_folder_for_each_identity(tmp_path, capsys):
     source = tmp_path / "own"
+    write_images(source / "train", ["notes.txt", ".cache/1.jpg"])
     write_images(source / "train", ["0004/c1_a.jpg", "0004/c2_b.jpg", "17/x_cam0.png"])
     write_images(source / "query", ["5/0009_c3s1_000001_00.jpg"])
     write_images(source / "gallery", ["5/c1_a.jpg", "-1/c1_a.jpg", "0/c1_b.JPG", "5/Thumbs.db"])
@@ -53,6 +56,9 @@ def test_a_folder_for_each_identity(tmp_path):
         "query": {"5/0009_c3s1_000001_00.jpg": (5, 3)},
         "gallery": {"5/c1_a.jpg": (5, 1), "0/c1_b.JPG": (0, 1)},
     }
+    said = capsys.readouterr().err
+    assert "left out 3 that are not images: train/.cache, train/notes.txt, 5/Thumbs.db" in said
+    assert "dropped 1 junk images" in said
 
 
 def test_folders_named_by_words_are_numbered_alike_in_every_split(tmp_path):
@@ -135,3 +141,15 @@ def test_names_and_sources_that_are_missing_or_bad(tmp_path):
     write_images(tmp_path / "a" / "train", ["1_1.jpg"])
     with pytest.raises(ValueError, match=r"letters, digits, _ and - only, got '\.\./x'"):
         prepare(tmp_path / "a", tmp_path, "folder/../x")
+
+
+def test_names_that_are_not_utf8_are_problems(tmp_path):
+    folder = os.fsencode(tmp_path / "own" / "train")
+    os.makedirs(folder + b"/caf\xe9")
+    for name in (b"/caf\xe9/1.jpg", b"/caf\xe9/2.jpg"):
+        with open(folder + name, "wb") as file:
+            file.write(image_bytes(0))
+    with pytest.raises(ValueError, match="2 bad files") as error:
+        prepare(tmp_path / "own", tmp_path)
+    assert str(error.value).isascii()
+    assert "caf\\udce9/1.jpg'): its name is not UTF-8" in str(error.value)

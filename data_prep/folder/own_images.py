@@ -99,11 +99,15 @@ def _list_identities(
     folder: Path, split: str, numbers: dict[str, int], listing: Listing
 ) -> list[Item]:
     """Images of a folder that has a folder for each identity."""
+    names = _folders_in(folder)
+    beside = Listing()
     # Images beside the identities' folders belong to nobody.
-    stray = image_files(folder, Listing())
-    listing.problems += [f"{path}: beside the folders of the identities" for path in stray]
+    listing.problems += [
+        f"{path}: beside the folders of the identities" for path in image_files(folder, beside)
+    ]
+    listing.others += sorted(set(beside.others) - {f"{folder.name}/{name}" for name in names})
     items, seen = [], {}
-    for name in _folders_in(folder):
+    for name in names:
         pid = numbers[name]
         if pid in seen:
             listing.problems.append(f"{folder}: {seen[pid]} and {name} are the same number")
