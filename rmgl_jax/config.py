@@ -365,14 +365,14 @@ class TrainConfig:
     seed: int = 0
     """Of the initialisation, of the batches and of the augmentation."""
     accumulate: int = 1
-    """Parts a batch is cut into, one after another, to fit a small device. Each part holds whole
-    persons and is normalised and mined on its own."""
+    """Parts a device's batch is cut into, one after another, to fit a small one. Each part holds
+    whole persons and is normalised and mined on its own."""
     batch_norm: Literal["synchronised", "per_device"] = "synchronised"
     """Whether batch statistics are those of the global batch or of each device's part."""
     mining: Literal["global", "per_device"] = "global"
     """Whether the triplet loss looks for its hardest examples in the global batch."""
     parallel: Literal["jit", "pmap"] = "jit"
-    """How the step is run on the local devices: one sharded program, or one per device."""
+    """How the step is mapped over the devices: jit of shard_map on a sharded batch, or pmap."""
     evaluate_every: int = 10
     """Epochs between evaluations; the end is always evaluated. 0: only the end."""
     checkpoint_every: int = 1
@@ -437,3 +437,5 @@ class ExperimentConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    pretrained: str = "none"
+    """Name and digest of the backbone weights training starts from; filled in from --weights."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from tensorboardX import SummaryWriter
 
 LOG_NAME = "metrics.jsonl"
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
@@ -54,9 +56,12 @@ class Journal:
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
             console=console or Console(quiet=True),
-            disable=console is None,
+            disable=console is None or not console.is_terminal,
             speed_estimate_period=120,
         )
+        # Where there is no terminal to draw a bar on, a line now and then goes to the log.
+        self._lines = console is not None and not console.is_terminal
+        self._next_line = 0.0
         self._task = self._progress.add_task(
             "train", total=steps, completed=resumed_at, epoch="-", text="compiling the step"
         )
@@ -87,6 +92,9 @@ class Journal:
     def show(self, step: int, epoch: str, text: str) -> None:
         """Moves the bar."""
         self._progress.update(self._task, completed=step, epoch=epoch, text=text)
+        if self._lines and time.monotonic() >= self._next_line:
+            self.say(f"epoch {epoch} · {text}")
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from rmgl_jax.config import AugmentConfig, ExperimentConfig, LossConfig, ModelConfig
 from rmgl_jax.data.augment import augment
@@ -67,7 +68,6 @@ def train_step(
     augmentation: AugmentConfig,
     loss: LossConfig,
     accumulate: int = 1,
-    shards: int = 1,
     axis_name: str | None = None,
     mining_axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -85,10 +85,8 @@ def train_step(
         schedule: the learning rate, for the metrics.
         augmentation: of the images.
         loss: terms of Eq. 4.
-        accumulate: parts a batch is cut into, one after another. Each part is normalised and mined
-            on its own, and the gradient is the parts' mean.
-        shards: equal parts of the batch that lie on different devices. A part of `accumulate` takes
-            its share of each, so that no image changes its device.
+        accumulate: parts the batch is cut into, one after another. Each part is normalised and
+            mined on its own (over all devices if they are asked), and the gradient is their mean.
         axis_name: mapped axis over which gradients and metrics are averaged.
         mining_axis: mapped axis over which triplets are mined.
 
@@ -125,9 +123,7 @@ def train_step(
     else:
 
         def cut(array: jax.Array) -> jax.Array:
-            rest = array.shape[1:]
-            parts = array.reshape(shards, accumulate, -1, *rest).swapaxes(0, 1)
-            return parts.reshape(accumulate, -1, *rest)
+            return array.reshape(accumulate, -1, *array.shape[1:])
 
         def part(carry: tuple[Any, Any], inputs: tuple[jax.Array, ...]) -> tuple[Any, Metrics]:
             batch_stats, total = carry
@@ -168,7 +164,7 @@ class ParallelStep(NamedTuple):
     replicate: Callable[[TrainState], TrainState]
     """Puts a state that every process holds on all devices."""
     flops_shards: int
-    """By how much the operations counted in the lowered `run` must be multiplied for the total."""
+    """Devices: the operations counted in the lowered `run` are those of one."""
 
 
 def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelStep:
@@ -187,53 +183,44 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         loss=config.loss,
         accumulate=train.accumulate,
     )
+    step = partial(
+        bound,
+        model=RMGL(config.model, axis_name=AXIS if train.batch_norm == "synchronised" else None),
+        axis_name=AXIS,
+        mining_axis=AXIS if train.mining == "global" else None,
+    )
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
-    replicated = NamedSharding(mesh, PartitionSpec())
+    replicated, rows = (NamedSharding(mesh, spec) for spec in (P(), P(AXIS)))
+    # A copy, made on the devices: the state is donated to the step, and device arrays made from
+    # host memory may share it, on the CPU even with each other.
+    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=replicated)
 
     def replicate(state: TrainState) -> TrainState:
-        # Each process holds the whole state; no data crosses between processes.
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_process_local_data(replicated, np.asarray(leaf)), state
-        )
+        return copy(jax.device_get(state))
 
     if train.parallel == "pmap":
-        step = partial(
-            bound,
-            model=RMGL(
-                config.model, axis_name=AXIS if train.batch_norm == "synchronised" else None
-            ),
-            axis_name=AXIS,
-            mining_axis=AXIS if train.mining == "global" else None,
-        )
-        run = jax.pmap(
-            step,
-            axis_name=AXIS,
-            in_axes=(None, 0, None),
-            out_axes=(None, None),
-            donate_argnums=(0,),
-        )
         local = jax.local_device_count()
+        run = jax.pmap(
+            step, AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=(0,)
+        )
 
         def put(batch: Mapping[str, np.ndarray]) -> Batch:
-            return {name: rows.reshape(local, -1, *rows.shape[1:]) for name, rows in batch.items()}
+            return {name: part.reshape(local, -1, *part.shape[1:]) for name, part in batch.items()}
 
-        return ParallelStep(run, put, replicate, devices)
+    else:
+        # The mapping is written out rather than left to XLA's partitioner: docs/decisions.md.
+        mapped = jax.shard_map(
+            step, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False
+        )
+        run = jax.jit(mapped, donate_argnums=(0,))
 
-    rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    run = jax.jit(
-        partial(bound, model=RMGL(config.model), shards=devices),
-        donate_argnums=(0,),
-        in_shardings=(replicated, rows, replicated),
-        out_shardings=(replicated, replicated),
-    )
+        def put(batch: Mapping[str, np.ndarray]) -> Batch:
+            return {
+                name: jax.make_array_from_process_local_data(rows, part)
+                for name, part in batch.items()
+            }
 
-    def put_rows(batch: Mapping[str, np.ndarray]) -> Batch:
-        return {
-            name: jax.make_array_from_process_local_data(rows, array)
-            for name, array in batch.items()
-        }
-
-    return ParallelStep(run, put_rows, replicate, 1)
+    return ParallelStep(run, put, replicate, devices)
 
 
 def _check_division(config: ExperimentConfig, devices: int, processes: int) -> None:
@@ -247,13 +234,6 @@ def _check_division(config: ExperimentConfig, devices: int, processes: int) -> N
     if train.persons % processes:
         raise ValueError(
             f"{train.persons} persons can't be shared out whole to {processes} processes."
-        )
-    per_device = {"batch_norm": train.batch_norm, "mining": train.mining}
-    per_device = [name for name, value in per_device.items() if value == "per_device"]
-    if devices > 1 and train.parallel == "jit" and per_device:
-        raise ValueError(
-            f"{' and '.join(per_device)} per_device on {devices} devices needs parallel='pmap': "
-            "under jit the batch is one."
         )
     whole = devices * train.accumulate
     if train.persons % whole and (train.mining == "per_device" or train.accumulate > 1):

@@ -3,9 +3,9 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rmgl_jax.config import ExperimentConfig
 
@@ -56,3 +56,34 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield f"{name} was {old}, is now {new}"
+
+
+def read_config(workdir: Path) -> ExperimentConfig:
+    """The configuration that a work directory belongs to.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it has fields that this version does not know, or lacks some.
+    """
+    path = workdir / CONFIG_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{workdir} is no work directory of a run: it has no {CONFIG_NAME}."
+        )
+    try:
+        return _build(ExperimentConfig, json.loads(path.read_text()))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a configuration of this version: {error!r}.") from error
+
+
+def _build(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass from its JSON tree: nested dataclasses, and tuples where JSON has lists."""
+    hints = get_type_hints(kind)
+    arguments = {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]):
+            value = _build(hints[name], value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        arguments[name] = value
+    return kind(**arguments)

@@ -1,0 +1,233 @@
+"""What every experiment does: prepare the data, train, evaluate, print one table."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from rmgl_jax.config import ExperimentConfig
+
+PaperNumbers = Mapping[str, Mapping[str, float]]
+"""Published numbers in percent, as `evaluation.result.print_results` takes them."""
+
+
+@dataclass(frozen=True)
+class DistributedOptions:
+    """Several processes (hosts): see docs/pods.md."""
+
+    enabled: bool = False
+    """Calls `jax.distributed.initialize`, which on TPU pods and under Slurm needs nothing more."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where nothing tells jax."""
+    processes: int | None = None
+    """Their number, with `coordinator`."""
+    process: int | None = None
+    """This one's number, from 0, with `coordinator`."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """One run. What is not under model, augment, loss, optimizer, train or eval can't change it."""
+
+    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+    """What is trained, and how."""
+    workdir: str
+    """Directory of the run: configuration, logs, checkpoints, result. A run in it goes on."""
+    preset: str = "paper"
+    """Named configuration that the other options change; the experiment's docstring lists them."""
+    source: Path | None = None
+    """Directory of the data set's files; needed once, to prepare it."""
+    data_dir: Path | None = None
+    """Where prepared data sets are kept (TFDS's own directory by default)."""
+    allow_partial: bool = False
+    """Accepts other image counts than the published ones."""
+    weights: Path | None = None
+    """ImageNet weights of the backbone (.safetensors, .pth); without, it starts from random."""
+    distributed: DistributedOptions = field(default_factory=DistributedOptions)
+
+
+def main(presets: Mapping[str, ExperimentConfig], paper: PaperNumbers, description: str) -> None:
+    """The command line of an experiment.
+
+    Args:
+        presets: configurations by name; the first is the default.
+        paper: numbers to print beside ours.
+        description: the experiment's docstring, for `--help`.
+    """
+    options = parse(presets, description, sys.argv[1:])
+    console = Console()
+    try:
+        run(options, paper, console)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        # One sentence for what a user can mend; the trace for whoever asks for it.
+        if os.environ.get("RMGL_TRACEBACK"):
+            raise
+        console.print(f"[bold red]Error:[/] {type(error).__name__}:", end=" ")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(1)
+
+
+def parse(
+    presets: Mapping[str, ExperimentConfig], description: str, arguments: list[str]
+) -> RunOptions:
+    """The options of a command line: a preset, changed by whatever else is given."""
+    preset = next(iter(presets))
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--preset":
+            preset = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+    if preset not in presets:
+        sys.exit(f"There is no preset {preset!r}; there is {', '.join(presets)}.")
+    config = presets[preset]
+    default = RunOptions(
+        experiment=config,
+        workdir=f"runs/{config.dataset.replace('/', '_')}_{preset}",
+        preset=preset,
+    )
+    program = f"python -m experiments.{Path(sys.argv[0]).stem}"
+    return tyro.cli(
+        RunOptions, prog=program, default=default, args=arguments, description=description
+    )
+
+
+def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
+    """Prepares, trains and evaluates; prints the table and writes `result.json`.
+
+    Returns:
+        The `EvaluationResult` of the last step.
+    """
+    if not options.workdir.strip():
+        raise ValueError("The work directory is empty: --workdir wants a path.")
+    workdir = Path(options.workdir).expanduser()
+    _quiet_libraries()
+    _start_jax(options.distributed)
+    # Only now: importing these asks jax for its devices, which must follow its initialisation.
+    import jax
+
+    from rmgl_jax.evaluation.protocol import evaluate
+    from rmgl_jax.evaluation.result import EvaluationResult, print_results
+    from rmgl_jax.models.pretrained import load_backbone
+    from rmgl_jax.training.loop import train
+
+    chief = jax.process_index() == 0
+    if not chief:
+        console = Console(quiet=True)
+    config = options.experiment
+    train_split, query, gallery = load_splits(options, config)
+    model = dataclasses.replace(config.model, num_classes=train_split.num_classes)
+    config = dataclasses.replace(config, model=model, pretrained=_fingerprint(options.weights))
+    console.print(_describe(config, train_split, query, gallery), highlight=False)
+
+    def initialise(variables: dict[str, Any]) -> dict[str, Any]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            variables = load_backbone(options.weights, variables, model)
+        for warning in caught:
+            console.print(f"Note: {warning.message}", highlight=False, markup=False)
+        return variables
+
+    results: list[EvaluationResult] = []
+
+    def measure(variables: dict[str, Any], step: int | None = None) -> dict[str, float]:
+        result = evaluate(
+            model,
+            variables,
+            query,
+            gallery,
+            config.eval,
+            checkpoint=str(workdir),
+            step=step,
+            console=console if console.is_terminal else None,
+        )
+        results.append(result)
+        return {
+            "rank-1": float(result.plain.cmc[0]),
+            "mean_ap": result.plain.mean_ap,
+            "mean_ap_official": result.plain.mean_ap_official,
+            "mean_inp": result.plain.mean_inp,
+        }
+
+    state = train(
+        config,
+        train_split,
+        workdir,
+        initialise=initialise if options.weights else None,
+        evaluate=measure,
+        console=console,
+    )
+    if not results:  # The run was complete before.
+        measure({"params": state.params, "batch_stats": state.batch_stats})
+    result = dataclasses.replace(results[-1], step=str(int(state.step)))
+    if chief:
+        write_text(workdir / "result.json", result.to_json())
+    print_results([result], paper, console=console)
+    console.print(f"Everything of this run is in {workdir}", highlight=False)
+    return result
+
+
+def load_splits(options: RunOptions, config: ExperimentConfig) -> tuple[Any, Any, Any]:
+    """The decoded train, query and gallery splits; prepared and decoded on first use."""
+    from data_prep import prepare_dataset
+    from rmgl_jax.data.store import prepare
+
+    builder = prepare_dataset(
+        config.dataset, options.source, options.data_dir, allow_partial=options.allow_partial
+    )
+    return tuple(
+        prepare(builder, split, config.model.image_size) for split in ("train", "query", "gallery")
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file completely or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".tmp") as file:
+        file.write(text)
+    os.replace(file.name, path)
+
+
+def _describe(config: ExperimentConfig, train: Any, query: Any, gallery: Any) -> str:
+    import jax
+
+    devices = jax.devices()
+    return (
+        f"{train.dataset} {train.version}: train {len(train.pids):,} images of "
+        f"{train.num_classes:,} identities, query {len(query.pids):,}, gallery "
+        f"{len(gallery.pids):,} at {config.model.image_size[0]}x{config.model.image_size[1]}; "
+        f"backbone from {config.pretrained}; {len(devices)} x {devices[0].device_kind}, "
+        f"seed {config.train.seed}"
+    )
+
+
+def _fingerprint(weights: Path | None) -> str:
+    if weights is None:
+        return "none"
+    if not weights.is_file():
+        raise FileNotFoundError(f"There is no weights file {weights}.")
+    return f"{weights.name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
+
+
+def _quiet_libraries() -> None:
+    # Orbax and TFDS log their inner steps; what matters of them is said by this program.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+
+
+def _start_jax(options: DistributedOptions) -> None:
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        # Compiled programs outlive the run: the second start of the same one takes seconds.
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if options.enabled:
+        jax.distributed.initialize(options.coordinator, options.processes, options.process)
