@@ -48,6 +48,9 @@ def main(dataset: str, configs: Sequence[str] = (), arguments: Sequence[str] | N
             builder = prepare_dataset(f"{dataset}/{config}" if config else dataset, **options)
         except (FileNotFoundError, ValueError) as error:
             sys.exit(str(error))
+        except KeyboardInterrupt:
+            note(f"{dataset}: interrupted, nothing was kept")
+            sys.exit(130)
     for split, info in builder.info.splits.items():
         print(f"{split:8} {info.num_examples:7,} images")
     print(builder.data_path)

@@ -356,3 +356,15 @@ def test_importing_the_package_imports_not_even_tfds():
     assert run.stdout == "False\n"
     with pytest.raises(AttributeError, match="no attribute 'prepare'"):
         data_prep.prepare  # noqa: B018
+
+
+def test_command_line_interrupted(source, data_dir, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReidBuilder, "_generate_examples", interrupted)
+    arguments = ["--source", str(source), "--data_dir", str(data_dir), "--allow_partial"]
+    with pytest.raises(SystemExit, match="130"):
+        main("market1501", arguments=arguments)
+    assert "market1501: interrupted, nothing was kept" in capsys.readouterr().err
+    assert prepared_directories(data_dir) == []
