@@ -392,9 +392,10 @@ def test_switching_one_on_leaves_the_draws_of_the_others():
     without = apply(augment, images, base)
     erased = replace(base, erasing=RandomErasingConfig(probability=1.0))
     with_erasing = apply(augment, images, erased)
-    same = (with_erasing == without).all(axis=-1).mean()
-    assert 0.5 < same < 0.999
-    np.testing.assert_allclose(with_erasing[with_erasing != without], 0.0, atol=1e-6)
+    # Two programs may round differently.
+    same = (np.abs(with_erasing - without) < 1e-4).all(axis=-1)
+    assert 0.5 < same.mean() < 0.999
+    np.testing.assert_allclose(with_erasing[~same], 0.0, atol=1e-6)
 
 
 def test_dtype_of_the_result():
