@@ -66,16 +66,17 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
 
     flat = _flatten(variables, config)
     places = {name: _places(leaf, config) for name, leaf in leaves.items()}
-    loaded = {name: _from_torch(arrays[name]) for name in places if name in arrays}
+    wanted = {name: _torch_shape(flat[place[0]].shape) for name, place in places.items()}
+    found = {name: value for name, value in arrays.items() if name in places}
     problems = {
         "missing": sorted(places.keys() - arrays.keys()),
         "unexpected": sorted(arrays.keys() - places.keys()),
         "of a wrong shape": [
-            f"{name} (file {value.shape}, network {flat[places[name][0]].shape})"
-            for name, value in loaded.items()
-            if value.shape != flat[places[name][0]].shape
+            f"{name} (file {value.shape}, network {wanted[name]})"
+            for name, value in found.items()
+            if value.shape != wanted[name]
         ],
-        "not finite": [name for name, value in loaded.items() if not np.isfinite(value).all()],
+        "not finite": [name for name, value in found.items() if not np.isfinite(value).all()],
     }
     if any(problems.values()):
         said = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
@@ -84,9 +85,11 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
             f"{said}."
         )
 
-    for name, value in loaded.items():
+    for name, value in found.items():
         for place in places[name]:
-            flat[place] = jnp.array(value)  # a copy of its own: donated buffers must differ
+            flat[place] = jnp.array(
+                _from_torch(value)
+            )  # a copy of its own: donated buffers must differ
     absent = [s for s in _stages(config) if all(leaf.stage != s for leaf in leaves.values())]
     if absent:
         kept = [name for stage in absent for name in _owners(stage, config)]
@@ -174,6 +177,10 @@ def _from_torch(value: np.ndarray) -> np.ndarray:
     """A float32 array with a convolution's axes as HWIO rather than OIHW."""
     value = value.astype(np.float32)
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape)
 
 
 def _to_torch(value: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 LOG_NAME = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 60.0
@@ -48,6 +47,9 @@ class Journal:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1)
+        # Imported here because it imports PyTorch where that is installed.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_at + 1)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),

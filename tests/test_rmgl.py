@@ -1,0 +1,414 @@
+"""The whole network: golden arrays, the paper's variants, precision, recomputation, devices."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from safetensors.numpy import save_file
+
+from rmgl_jax.config import STAGES, ModelConfig
+from rmgl_jax.models.convolution import Conv
+from rmgl_jax.models.pretrained import load_backbone
+from rmgl_jax.models.resnet import Stage, Stem
+from rmgl_jax.models.rmgl import RMGL, feature_layout
+from tests.golden import seeded
+from tests.tiny_model import TINY, random_images, random_variables, variable_shapes
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "model_maps.npz")
+GOLDEN_CONFIG = ModelConfig(
+    num_classes=5,
+    image_size=seeded.IMAGE_SIZE,
+    granularities=(2, 3, 4),
+    depth=seeded.DEPTH,
+    width=seeded.WIDTH,
+    embed_dim=8,
+)
+PRECISE = jax.default_matmul_precision("highest")  # float32 on accelerators too
+
+
+def golden_network(config, folder):
+    """Network, variables and images of `tests/golden/make_model_maps.py`."""
+    file = folder / "resnet.safetensors"
+    save_file(seeded.resnet_arrays(), file)
+    variables = load_backbone(file, random_variables(config), config)
+    return RMGL(config), variables, jnp.asarray(seeded.images().transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(("variant", "stride_in_1x1"), [("torchvision", False), ("msra", True)])
+def test_maps_of_both_paths_agree_with_torch(variant, stride_in_1x1, tmp_path):
+    config = replace(GOLDEN_CONFIG, stride_in_1x1=stride_in_1x1)
+    model, variables, images = golden_network(config, tmp_path)
+    with PRECISE:
+        maps = jax.jit(partial(model.apply, method="feature_maps"))(variables, images)
+    assert list(maps) == [f"local{s}/{p}" for s in (2, 3, 4) for p in ("original", "receptive")]
+    for stripes in (2, 3, 4):
+        for path, golden in (("original", "original"), ("receptive", f"receptive{stripes}")):
+            np.testing.assert_allclose(
+                maps[f"local{stripes}/{path}"], GOLDEN[f"{variant}/{golden}"], atol=1e-4, rtol=0
+            )
+
+
+def test_training_updates_running_statistics_as_torch_does_one_path_after_the_other(tmp_path):
+    config = replace(GOLDEN_CONFIG, granularities=(2,))
+    model, variables, images = golden_network(config, tmp_path)
+    with PRECISE:
+        maps, updates = jax.jit(
+            partial(model.apply, train=True, method="feature_maps", mutable=["batch_stats"])
+        )(variables, images)
+    np.testing.assert_allclose(maps["local2/original"], GOLDEN["train/original"], atol=1e-4)
+    np.testing.assert_allclose(maps["local2/receptive"], GOLDEN["train/receptive2"], atol=1e-4)
+
+    # Torch's running variances take in the unbiased variance of a batch of n, n / (n - 1) of ours.
+    before = seeded.resnet_arrays()
+    updated = updates["batch_stats"]["backbone"]
+    checked = 0
+    for key in GOLDEN:
+        if not key.startswith("train/") or not key.endswith(".count"):
+            continue
+        name, count = key.removeprefix("train/").removesuffix(".count"), GOLDEN[key]
+        stage, module = flax_name(name)
+        calls = 1 if stage in ("stem", "res2") else 2
+        ours = (
+            updated[stage][module[0]] if len(module) == 1 else updated[stage][module[0]][module[1]]
+        )
+        kept = 0.9**calls * before[f"{name}.running_var"]
+        biased = kept + (GOLDEN[f"train/{name}.running_var"] - kept) * (count - 1) / count
+        np.testing.assert_allclose(ours["var"], biased, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            ours["mean"], GOLDEN[f"train/{name}.running_mean"], rtol=1e-5, atol=1e-5, err_msg=name
+        )
+        checked += 1
+    assert checked == len(jax.tree.leaves(updated)) // 2
+
+
+def flax_name(torch_name: str) -> tuple[str, tuple[str, ...]]:
+    """Stage and modules of a batch norm of torchvision's ResNet, in the branch of two stripes."""
+    if torch_name == "bn1":
+        return "stem", ("bn",)
+    layer, block, norm = re.fullmatch(r"layer(\d)\.(\d)\.(.*)", torch_name).groups()
+    stage = "res2" if layer == "1" else f"local2_res{int(layer) + 1}"
+    return stage, (f"block{int(block) + 1}", "bn_shortcut" if norm == "downsample.1" else norm)
+
+
+# The models of Table V and of Figs. 8 and 9, with a tiny backbone. Random shifting is not part of
+# the network.
+BASELINE = {"paths": ("original",), "abp": "off"}
+RP = {"abp": "off"}
+ONLY_RP = {"paths": ("receptive",), "abp": "off"}
+ABP = {"paths": ("original",)}
+TABLE_5 = {
+    f"{'+'.join(map(str, granularities))} {name}": {"granularities": granularities, **options}
+    for granularities, variants in {
+        (2,): {"baseline": BASELINE, "RP": RP, "only RP": ONLY_RP, "ABP": ABP, "RMGL": {}},
+        (3,): {"baseline": BASELINE, "RP": RP, "only RP": ONLY_RP, "ABP": ABP},
+        (2, 3): {"baseline": BASELINE, "RP": RP, "only RP": ONLY_RP, "ABP": ABP, "RMGL": {}},
+        (1, 2, 3): {"RMGL": {}},
+        (2, 3, 4): {"RMGL": {}},
+    }.items()
+    for name, options in variants.items()
+}
+FIGURE_8 = {f"{s} stripes": {"granularities": (s,), **RP} for s in (4, 5, 6)}  # 2, 3: Table V
+FIGURE_9 = {
+    f"{s} stripes from {fold_at}": {"granularities": (s,), "fold_at": fold_at, **ONLY_RP}
+    for s in (2, 3, 6)
+    for fold_at in STAGES
+}
+VARIANTS = TABLE_5 | FIGURE_8 | FIGURE_9
+
+
+@cache
+def compiled(kind, attributes):
+    """A stage in training as a compiled function of its variables and maps."""
+    stage = kind(**dict(attributes), parent=None)
+    return jax.jit(lambda variables, x: stage.apply(variables, x, True, mutable="batch_stats")[0])
+
+
+def compile_stages(next_function, args, kwargs, context):
+    """Runs every stage through `compiled`, since the variants differ in little but their order.
+
+    Whole variants would take minutes to compile. Updates of running statistics are dropped.
+    """
+    module = context.module
+    if not isinstance(module, Stem | Stage) or module.name is None:  # none: in `compiled`
+        return next_function(*args, **kwargs)
+    names = {"blocks", "features", "stride", "stride_in_1x1"} & set(module.__dataclass_fields__)
+    attributes = {name: getattr(module, name) for name in sorted(names)}
+    function = compiled(type(module), (*attributes.items(), ("conv", Conv), ("norm", nn.BatchNorm)))
+    return function(module.variables, args[0])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_published_variants_are_finite_and_every_parameter_learns(name):
+    # Divided by 16 times each number of stripes: the variants' maps have the same heights.
+    config = replace(TINY, image_size=(960, 16), **VARIANTS[name])
+    model = RMGL(config)
+    variables, images = random_variables(config), random_images(2, config)
+
+    def loss(params):
+        output, _ = model.apply(
+            {**variables, "params": params}, images, train=True, mutable="batch_stats"
+        )
+        return jnp.mean((output.logits - 0.3) ** 2), output
+
+    with nn.intercept_methods(compile_stages):
+        gradients, output = jax.grad(loss, has_aux=True)(variables["params"])
+    count = len(feature_layout(config))
+    assert output.features.shape == (2, count, 8)
+    assert output.logits.shape == (2, count, 5)
+    assert output.embedding.shape == (2, count * 8)
+    for value in jax.tree.leaves((output, gradients)):
+        assert np.isfinite(value).all()
+    for path, value in jax.tree.leaves_with_path(gradients):
+        assert np.any(value), jax.tree_util.keystr(path)
+
+
+def parameters_by_arithmetic(granularities: tuple[int, ...], features: int) -> int:
+    """Parameters of a published ResNet-50 model with so many features and 751 identities."""
+
+    def stage(inputs, inner, blocks):
+        outer = 4 * inner
+        first = inputs * inner + 9 * inner**2 + inner * outer + inputs * outer + 2 * outer
+        other = outer * inner + 9 * inner**2 + inner * outer
+        norms = 2 * (2 * inner + outer)
+        return first + norms + (blocks - 1) * (other + norms)
+
+    shared = 7 * 7 * 3 * 64 + 2 * 64 + stage(64, 64, 3)
+    branch = stage(256, 128, 4) + stage(512, 256, 6) + stage(1024, 512, 3)
+    head = 2048 * 256 + 2 * 256 + 256 * 751 + 751
+    return shared + len(granularities) * branch + features * head
+
+
+@pytest.mark.parametrize(
+    ("granularities", "features", "total"),
+    [
+        ((2,), 2 * (1 + 2), 27_814_874),
+        ((2, 3), 2 * (1 + 2) + 2 * (1 + 3), 56_840_018),
+        ((1, 2, 3), 1 + 2 * (1 + 2) + 2 * (1 + 3), 80_840_513),
+        ((2, 3, 4), 2 * (1 + 2) + 2 * (1 + 3) + 2 * (1 + 4), 87_300_776),
+    ],
+)
+def test_number_of_parameters_of_the_published_models(granularities, features, total):
+    assert parameters_by_arithmetic(granularities, features) == total
+    params = variable_shapes(ModelConfig(granularities=granularities))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == total
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
+
+
+def test_layout_names_every_feature_in_order():
+    names = [spec.name for spec in feature_layout(ModelConfig(granularities=(1, 2)))]
+    assert names == [
+        "local1/original/global",
+        "local2/original/global",
+        "local2/original/1",
+        "local2/original/2",
+        "local2/receptive/global",
+        "local2/receptive/1",
+        "local2/receptive/2",
+    ]
+    assert len(feature_layout(ModelConfig())) == 14
+    assert [spec.branch for spec in feature_layout(ModelConfig())] == [0] * 6 + [1] * 8
+
+
+def test_layout_follows_the_configuration():
+    def names(**options):
+        return [spec.name for spec in feature_layout(replace(TINY, granularities=(2,), **options))]
+
+    assert names(receptive_global=False)[3:] == ["local2/receptive/1", "local2/receptive/2"]
+    assert names(original_global=False)[0] == "local2/original/1"
+    assert names(paths=("original",))[-1] == "local2/original/2"
+    assert names(receptive_stripes=(3,))[-1] == "local2/receptive/3"
+    # The order of the configured paths is not that of the features.
+    assert names(paths=("receptive", "original")) == names()
+
+
+def test_a_feature_is_its_pooled_vector_by_its_own_head():
+    config = replace(TINY, abp_paths=(), receptive_stripes=(2, 3), reduction_relu=True)
+    model, variables, images = RMGL(config), random_variables(config), random_images(2, config)
+    maps = jax.jit(partial(model.apply, method="feature_maps"))(variables, images)
+    output = jax.jit(model.apply)(variables, images)
+    reduction, classifier = (variables["params"][name] for name in ("reduction", "classifier"))
+    running = variables["batch_stats"]["reduction"]["bn"]
+    for index, spec in enumerate(feature_layout(config)):
+        rows = np.asarray(maps[spec.map_name])
+        if spec.stripe:
+            size = rows.shape[1] // spec.granularity
+            rows = rows[:, size * (spec.stripe - 1) : size * spec.stripe]
+        vector = rows.max((1, 2)) @ reduction["kernel"][index]
+        scaled = (vector - running["mean"][index][None]) / np.sqrt(running["var"][index] + 1e-5)[
+            None
+        ]
+        feature = jax.nn.relu(
+            scaled * reduction["bn"]["scale"][index][None] + reduction["bn"]["bias"][index][None]
+        )
+        logits = feature @ classifier["kernel"][index] + classifier["bias"][index][None]
+        np.testing.assert_allclose(output.features[:, index], feature, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(output.logits[:, index], logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(output.embedding, output.features.reshape(2, -1))
+
+
+def test_balanced_pooling_is_used_when_and_where_it_is_configured():
+    config = replace(TINY, granularities=(2,), last_stage="res4")
+
+    def pooled(train, **options):
+        model = RMGL(replace(config, **options))
+        maps = {
+            "local2/original": random_images(2, config)[:, :, :2],
+            "local2/receptive": random_images(2, config, seed=2)[:, :, :2],
+        }
+        return model.apply({}, maps, train, method="_pool")
+
+    def same(a, b):
+        """Which of the six features are alike."""
+        return np.isclose(a, b).all((0, 2)).tolist()
+
+    off, always = pooled(False, abp="off"), pooled(False)
+    assert same(off, always) == [True, False, False, True, True, True]
+    assert same(off, pooled(True, abp="test")) == [True] * 6
+    assert same(always, pooled(False, abp="test")) == [True] * 6
+    assert same(always, pooled(True)) == [True] * 6
+    both = pooled(False, abp_paths=("original", "receptive"))
+    assert same(both, always) == [True] * 4 + [False] * 2
+    assert same(pooled(False, balanced_pool="max"), always)[1:3] == [False] * 2
+    assert same(pooled(False, uniform_pool="mean"), always) == [True] * 4 + [False] * 2
+    assert same(pooled(False, global_pool="mean"), always) == [False, True, True, False, True, True]
+
+
+def test_bfloat16_is_the_backbone_s_arithmetic_and_nothing_else_s():
+    plain = replace(TINY, granularities=(2,), last_stage="res4")
+    config = replace(plain, dtype="bfloat16")
+    variables, images = random_variables(plain), random_images(4, plain)
+    assert variable_shapes(config) == variable_shapes(plain)  # float32 parameters and statistics
+
+    def run(config):
+        return jax.jit(partial(RMGL(config).apply, train=True, mutable=["batch_stats"]))(
+            variables, images
+        )
+
+    (output, updates), (expected, _) = run(config), run(plain)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((output, updates))} == {"float32"}
+    error = jnp.abs(output.features - expected.features).mean()
+    assert 1e-4 < error < 0.1  # rounded to 8 bits somewhere, and not worse
+
+    program = jax.jit(partial(RMGL(config).apply, train=False)).lower(variables, images).as_text()
+    operations = re.findall(r"stablehlo\.(convolution|dot_general).*-> tensor<(.*)>", program)
+    types = {(kind, shape.rsplit("x", 1)[1]) for kind, shape in operations}
+    assert ("convolution", "bf16") in types
+    assert ("convolution", "f32") not in types
+    in_float32 = [shape for _, shape in operations if shape.endswith("f32")]
+    assert len(in_float32) == 3  # balanced pooling, reductions, classifiers
+
+
+def test_heads_are_one_batched_product_each():
+    model, variables = RMGL(TINY), random_variables(TINY)
+    heads = jax.jit(
+        lambda variables, pooled: model.apply(
+            variables, pooled, method=lambda m, x: m.classifier(m.reduction(x, False))
+        )
+    ).lower(variables, jnp.ones((4, 14, 128)))
+    assert heads.as_text().count("stablehlo.dot_general") == 2
+    compiled = heads.compile().as_text()
+    assert len(re.findall(r" dot\(| custom-call\(", compiled)) == 2
+
+
+def test_recomputation_changes_neither_names_nor_values():
+    config = replace(TINY, granularities=(2,), paths=("receptive",), last_stage="res4")
+    variables, images = random_variables(config), random_images(4, config)
+    assert variable_shapes(replace(config, remat=True)) == variable_shapes(config)
+
+    def run(config):
+        def loss(params):
+            output, updates = RMGL(config).apply(
+                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return (output.logits**2).mean(), updates
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+        run(replace(config, remat=True)),
+        run(config),
+    )
+
+
+def test_batch_statistics_are_those_of_all_devices_with_an_axis_name():
+    config = replace(TINY, granularities=(2,), last_stage="res4")
+    variables, images = random_variables(config), random_images(8, config)
+    train = {"train": True, "mutable": ["batch_stats"]}
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    data, same = PartitionSpec("data"), PartitionSpec()
+
+    def run(axis_name):
+        model = RMGL(config, axis_name=axis_name)
+        return partial(model.apply, **train)
+
+    expected, expected_updates = jax.jit(run(None))(variables, images)
+    output, updates = jax.jit(
+        jax.shard_map(run("data"), mesh=mesh, in_specs=(same, data), out_specs=(data, same))
+    )(variables, images)
+    np.testing.assert_allclose(output.features, expected.features, rtol=1e-3, atol=1e-3)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), updates, expected_updates
+    )
+
+
+@pytest.mark.parametrize("fold_at", ["input", "res3", "res5"])
+def test_nothing_is_computed_twice(fold_at):
+    """A stage runs once for every one of its maps that differs from the others."""
+    config = replace(TINY, fold_at=fold_at, receptive_stripes=(2, 2))
+    calls = []
+
+    def record(next_function, args, kwargs, context):
+        if isinstance(context.module, Stem | Stage) and context.method_name == "__call__":
+            calls.append(context.module.name)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        variable_shapes(config)
+    folded = STAGES[STAGES.index(fold_at) + 1 :]
+    expected = {stage: 1 + (stage in folded) for stage in ("stem", "res2")}
+    for stage in ("res3", "res4", "res5"):
+        expected |= {f"local{branch}_{stage}": 1 + (stage in folded) for branch in (2, 3)}
+    assert Counter(calls) == expected
+
+
+@pytest.mark.parametrize("path", ["original", "receptive"])
+def test_only_the_configured_path_is_there(path):
+    config = replace(TINY, granularities=(2,), paths=(path,))
+    maps = jax.eval_shape(
+        partial(RMGL(config).apply, method="feature_maps"),
+        variable_shapes(config),
+        random_images(1, config),
+    )
+    assert {name: value.shape for name, value in maps.items()} == {f"local2/{path}": (1, 6, 2, 128)}
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((96, 32, 3), np.float32), ValueError, r"\[B, H, W, 3\], got shape \(96, 32, 3\)"),
+        (np.zeros((1, 96, 32, 1), np.float32), ValueError, r"got shape \(1, 96, 32, 1\)"),
+        (np.zeros((1, 3, 96, 32), np.float32), ValueError, r"got shape \(1, 3, 96, 32\)"),
+        (np.zeros((1, 96, 32, 3), np.uint8), TypeError, "normalised floats, got uint8"),
+        (np.zeros((1, 100, 32, 3), np.float32), ValueError, r"multiples of 16 .* got \(100, 32\)"),
+        (np.zeros((1, 64, 32, 3), np.float32), ValueError, "3 stripes, which do not divide"),
+    ],
+)
+def test_images_the_network_cannot_take_are_refused(images, error, message):
+    model = RMGL(TINY)
+    with pytest.raises(error, match=message):
+        jax.eval_shape(model.apply, variable_shapes(TINY), images)
+
+
+def test_other_sizes_that_the_stripes_divide_are_taken():
+    images = np.zeros((2, 192, 64, 3), np.float32)
+    output = jax.eval_shape(RMGL(TINY).apply, variable_shapes(TINY), images)
+    assert output.embedding.shape == (2, 14 * 8)
