@@ -34,6 +34,13 @@ def test_agrees_with_a_full_sort_among_ties_and_duplicates(tile, k, monkeypatch)
     np.testing.assert_array_equal(between, 2 - 2 * query @ gallery.T / 64)
 
 
+def test_many_neighbours_are_in_order(monkeypatch):
+    monkeypatch.setattr(neighbours, "_TILE", 500)
+    features = signs(np.random.default_rng(0), 1500)
+    indices, _ = nearest_neighbours((features,), 1200)
+    np.testing.assert_array_equal(indices, brute_force(features, 1200)[0])
+
+
 def test_all_images_the_same():
     indices, farthest = nearest_neighbours((np.ones((5, 4), np.float32),), 2)
     np.testing.assert_array_equal(indices, [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]])

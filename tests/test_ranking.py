@@ -216,3 +216,6 @@ def test_blocks_must_come_in_order_and_whole():
         ValueError, match=r"all 3 gallery images must come next, got shape \(2, 4\)"
     ):
         rank_blocks([(slice(0, 2), np.zeros((2, 4)))], *labels)
+    nan = np.array([[0.0] * 3, [np.nan] * 3])
+    with pytest.raises(ValueError, match="distances hold NaN in row 3"):
+        rank_blocks([(slice(0, 2), block), (slice(2, 4), nan)], *labels)

@@ -124,6 +124,11 @@ def test_table_says_what_is_shown():
     assert plain < reranked
 
 
+@pytest.mark.parametrize("flipped", [True, False])
+def test_table_says_whether_it_was_flipped(flipped):
+    assert ("not flipped" in printed([result(flipped=flipped)])) is not flipped
+
+
 def test_reference_stands_below_its_result():
     reference = {
         "market1501": {"rank-1": 11.11, "mAP": 22.22},

@@ -62,12 +62,13 @@ def test_agrees_with_brute_force(buffer, monkeypatch):
 
 
 def test_hand_value():
-    # Of 100 negatives at 1, ..., 100 the 2 % nearest are accepted: below 3, half the positives.
-    distances = np.array([[*range(1, 101), 2.5, 3.0]], float)
+    # Of 100 negatives at 1, ..., 100 the 29 nearest are accepted: below 30, half the positives.
+    # 0.29 * 100 is 28.999999999999996.
+    distances = np.array([[*range(1, 101), 29.5, 30.0]], float)
     pids = [2] * 100 + [1, 1]
-    got = verification_metrics(distances, [1], None, pids, None, [0.02])
-    assert got.thresholds.tolist() == [3.0]
-    assert got.true_positive_rates.tolist() == [0.5]
+    got = verification_metrics(distances, [1], None, pids, None, [0.02, 0.29])
+    assert got.thresholds.tolist() == [3.0, 30.0]
+    assert got.true_positive_rates.tolist() == [0.0, 0.5]
 
 
 def test_blocks_equal_the_whole():
