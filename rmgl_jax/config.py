@@ -6,7 +6,7 @@ derived from these classes, so the docstring under a field is also its `--help` 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 Path = Literal["original", "receptive"]
 FoldPosition = Literal["input", "stem", "res2", "res3", "res4", "res5"]
@@ -97,6 +97,14 @@ class ModelConfig:
             _check(not unknown, f"{name} may hold 'original' and 'receptive', got {value}.")
             _check(len(set(value)) == len(value), f"{name} must not repeat a path, got {value}.")
         _check(len(self.paths) > 0, "paths is empty: a branch needs at least one path.")
+        hints = get_type_hints(type(self))
+        for name in ("abp", "uniform_pool", "balanced_pool", "global_pool", "last_stage", "dtype"):
+            value, allowed = getattr(self, name), get_args(hints[name])
+            _check(value in allowed, f"{name} must be one of {allowed}, got {value!r}.")
+        _check(
+            0.0 <= self.batch_norm_momentum < 1.0,
+            f"batch_norm_momentum must be in [0, 1), got {self.batch_norm_momentum}.",
+        )
         _check(
             self.fold_at in STAGES[: STAGES.index(self.last_stage) + 1],
             f"fold_at is {self.fold_at!r}, but the network has the maps "
@@ -109,6 +117,18 @@ class ModelConfig:
                 "receptive_stripes must give one positive stripe count per branch of granularities "
                 f"{self.granularities}, got {self.receptive_stripes}.",
             )
+            _check(
+                "receptive" in self.paths,
+                f"receptive_stripes is {self.receptive_stripes}, but paths has no receptive path.",
+            )
+            for granularity, stripes in zip(
+                self.granularities, self.receptive_stripes, strict=True
+            ):
+                _check(
+                    granularity > 1 or stripes == 1,
+                    "receptive_stripes must be 1 for a global branch, which has no receptive path, "
+                    f"got {self.receptive_stripes} for granularities {self.granularities}.",
+                )
         self._check_heights()
 
     def _check_heights(self) -> None:

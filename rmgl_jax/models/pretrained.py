@@ -1,7 +1,6 @@
 """Backbone weights in the names of torchvision's and timm's ResNet, in and out."""
 
 import os
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,8 +153,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a whole torch file of tensors only: {error}") from error
+    except Exception as error:  # a damaged file makes torch raise errors of many kinds
+        raise ValueError(f"{path} is not a whole torch file that holds only tensors.") from error
     if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
         raise ValueError(f"{path} must hold a flat dictionary of tensors (a model's state_dict).")
     return {name: tensor.float().numpy() for name, tensor in content.items()}
