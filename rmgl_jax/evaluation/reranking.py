@@ -14,10 +14,7 @@ All these sets have some dozens of members. As rows of sparse matrices, the set 
 images are a few products, and V takes some hundred bytes an image.
 """
 
-import functools
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,7 +27,7 @@ from rmgl_jax.evaluation.distances import (
     row_blocks,
     unit_distances,
 )
-from rmgl_jax.evaluation.neighbours import nearest_neighbours
+from rmgl_jax.evaluation.neighbours import Neighbours, nearest_neighbours
 
 # Queries whose Jaccard distances are computed at once.
 _JACCARD_ROWS = 32
@@ -114,22 +111,23 @@ def _encode(
     between: np.ndarray | None = None,
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """V after its averaging [N, N], and the farthest distance of every image [N]."""
-    neighbours, farthest = nearest_neighbours((query, gallery), max(k1, k2 - 1), between)
+    neighbours = nearest_neighbours((query, gallery), max(k1, k2 - 1), between)
+    indices = neighbours.indices
     # Where all images are the same there is nothing to divide by.
-    farthest = np.where(farthest > 0, farthest, np.float32(1))
-    near = _reciprocal(neighbours, k1)
+    farthest = np.where(neighbours.farthest > 0, neighbours.farthest, np.float32(1))
+    near = _reciprocal(indices, k1)
     # The definition rounds half to even, as Python does.
-    nearer = _reciprocal(neighbours, round(k1 / 2))
+    nearer = _reciprocal(indices, round(k1 / 2))
     # Of each j in R(i): how many of R(j, k1/2) are in R(i)? That relation is symmetric, so a
     # product counts them.
     joined = near.multiply(near @ nearer).tocsr()
     joined.data = (3 * joined.data > 2 * np.diff(nearer.indptr)[joined.indices]).astype(np.int32)
     joined.eliminate_zeros()
     expanded = near + joined @ nearer
-    encoding = _weights(query, gallery, expanded, farthest)
+    encoding = _weights(query, gallery, expanded, neighbours, farthest)
     if k2 > 1:
-        total = _membership(neighbours[:, :k2]).astype(np.float32)
-        encoding = (total @ encoding) / np.float32(min(k2, neighbours.shape[1]))
+        total = _membership(indices[:, :k2]).astype(np.float32)
+        encoding = (total @ encoding) / np.float32(min(k2, indices.shape[1]))
     return encoding.tocsr(), farthest
 
 
@@ -147,31 +145,46 @@ def _reciprocal(neighbours: np.ndarray, k: int) -> sparse.csr_matrix:
 
 
 def _weights(
-    query: np.ndarray, gallery: np.ndarray, sets: sparse.csr_matrix, farthest: np.ndarray
+    query: np.ndarray,
+    gallery: np.ndarray,
+    sets: sparse.csr_matrix,
+    neighbours: Neighbours,
+    farthest: np.ndarray,
 ) -> sparse.csr_matrix:
     """exp(-d(i, j) / max d(i, .)) for the members j of every set, divided by their sum."""
-    sets.sort_indices()
-    values = np.empty(sets.nnz, np.float32)
-    # Not `np.linalg.norm`, which squares into a copy of the features.
-    squares = functools.partial(np.einsum, "me,me->m", dtype=np.float32, casting="same_kind")
-    lengths = np.sqrt(np.concatenate([squares(query, query), squares(gallery, gallery)]))
+    n, k = neighbours.indices.shape
+    i, j = np.repeat(np.arange(n), np.diff(sets.indptr)), sets.indices
+    # Most distances were found in the search. A pair is one number, to look them up by.
+    found = np.arange(n)[:, None] * n + neighbours.indices
+    by_pair = np.argsort(found, axis=None)
+    pairs = i * n + j
+    place = by_pair[np.minimum(np.searchsorted(found.ravel(), pairs, sorter=by_pair), n * k - 1)]
+    distances = neighbours.distances.ravel()[place]
+    missing = found.ravel()[place] != pairs
+    distances[missing] = _pair_distances(query, gallery, i[missing], j[missing])
+    weights = np.exp(-distances / farthest[i])
+    weights /= np.add.reduceat(weights, sets.indptr[:-1])[i]  # no set is empty
+    return sparse.csr_matrix((weights, j, sets.indptr), shape=sets.shape)
 
-    def fill(rows: slice) -> None:
-        for i in range(rows.start, rows.stop):
-            span = slice(sets.indptr[i], sets.indptr[i + 1])
-            members = sets.indices[span]
-            split = np.searchsorted(members, len(query))
-            features = np.concatenate(
-                [query[members[:split]], gallery[members[split:] - len(query)]]
-            ).astype(np.float32, copy=False)
-            own = features[np.searchsorted(members, i)]
-            cosines = features @ own / (lengths[members] * lengths[i])
-            weights = np.exp(-(2 - 2 * cosines) / farthest[i])
-            values[span] = weights / weights.sum()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, row_blocks(len(farthest), 1, 256)))
-    return sparse.csr_matrix((values, sets.indices, sets.indptr), shape=sets.shape)
+def _pair_distances(
+    query: np.ndarray, gallery: np.ndarray, i: np.ndarray, j: np.ndarray
+) -> np.ndarray:
+    """`unit_distances` of the images i with the images j [pairs], both numbered through."""
+
+    def take(images: np.ndarray) -> np.ndarray:
+        features = np.empty((len(images), query.shape[1]), np.float32)
+        of_query = images < len(query)
+        features[of_query] = query[images[of_query]]
+        features[~of_query] = gallery[images[~of_query] - len(query)]
+        return features
+
+    distances = np.empty(len(i), np.float32)
+    for pairs in row_blocks(len(i), 1, 64):  # few enough for the cache
+        a, b = take(i[pairs]), take(j[pairs])
+        ab, aa, bb = (np.einsum("pe,pe->p", x, y) for x, y in ((a, b), (a, a), (b, b)))
+        distances[pairs] = np.maximum(2 - 2 * ab / np.sqrt(aa * bb), 0)
+    return distances
 
 
 def _blend(
