@@ -1,18 +1,19 @@
 """What every experiment does: prepare the data, train, evaluate, print one table."""
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import sys
-import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from absl import logging as absl_logging
 from rich.console import Console
 
 from rmgl_jax.config import ExperimentConfig
@@ -66,10 +67,19 @@ def main(presets: Mapping[str, ExperimentConfig], paper: PaperNumbers, descripti
     """
     options = parse(presets, description, sys.argv[1:])
     console = Console()
-    try:
+    with errors_as_sentences(console):
         run(options, paper, console)
+
+
+@contextlib.contextmanager
+def errors_as_sentences(console: Console) -> Iterator[None]:
+    """Ends the program with one sentence for what a user can mend.
+
+    The environment variable RMGL_TRACEBACK gives the trace to whoever wants it.
+    """
+    try:
+        yield
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        # One sentence for what a user can mend; the trace for whoever asks for it.
         if os.environ.get("RMGL_TRACEBACK"):
             raise
         console.print(f"[bold red]Error:[/] {type(error).__name__}:", end=" ")
@@ -109,8 +119,8 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     if not options.workdir.strip():
         raise ValueError("The work directory is empty: --workdir wants a path.")
     workdir = Path(options.workdir).expanduser()
-    _quiet_libraries()
-    _start_jax(options.distributed)
+    quiet_libraries()
+    start_jax(options.distributed)
     # Only now: importing these asks jax for its devices, which must follow its initialisation.
     import jax
 
@@ -147,6 +157,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
             config.eval,
             checkpoint=str(workdir),
             step=step,
+            trained_on=config.dataset,
             console=console if console.is_terminal else None,
         )
         results.append(result)
@@ -189,10 +200,15 @@ def load_splits(options: RunOptions, config: ExperimentConfig) -> tuple[Any, Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file completely or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".tmp") as file:
-        file.write(text)
-    os.replace(file.name, path)
+    """Writes a file, and the directories it lies in, completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _describe(config: ExperimentConfig, train: Any, query: Any, gallery: Any) -> str:
@@ -216,13 +232,14 @@ def _fingerprint(weights: Path | None) -> str:
     return f"{weights.name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
 
 
-def _quiet_libraries() -> None:
-    # Orbax and TFDS log their inner steps; what matters of them is said by this program.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+def quiet_libraries() -> None:
+    """Silences Orbax and TFDS, which log their inner steps: what matters is said by ourselves."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
 
-def _start_jax(options: DistributedOptions) -> None:
+def start_jax(options: DistributedOptions) -> None:
+    """Chooses where compiled programs are kept, and joins the other processes if there are any."""
     import jax
 
     if not jax.config.jax_compilation_cache_dir:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rmgl_jax.evaluation.ranking import RankMetrics
+from rmgl_jax.evaluation.verification import VerificationMetrics
 
 _PER_QUERY = ("ap", "ap_official", "inp", "first_match_rank")
 
@@ -28,8 +29,18 @@ class Reranked:
 
 
 @dataclass(frozen=True)
+class Expanded:
+    """What alpha query expansion makes of a result, with its parameters. Not re-ranked."""
+
+    metrics: RankMetrics
+    """Of the gallery ranked for the expanded queries."""
+    k: int
+    alpha: float
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
-    """One model on one data set. The plain result is always there, the re-ranked one beside it."""
+    """One model on one data set. The plain result is always there, any other beside it."""
 
     dataset: str
     """Name of the data set, with its configuration if it has any."""
@@ -53,11 +64,20 @@ class EvaluationResult:
     """Where the weights come from."""
     step: str | None = None
     """Training step of the weights."""
+    expanded: Expanded | None = None
+    """Ranked by expanded queries, if that was asked for."""
+    verification: VerificationMetrics | None = None
+    """True positive rates of the plain distances, if they were asked for."""
+    trained_on: str | None = None
+    """Data set of the weights."""
+    digest: str | None = None
+    """Fingerprint of the checkpoint of the weights."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.plain, RankMetrics):
             raise TypeError(f"A result needs its plain RankMetrics, got {type(self.plain)}.")
-        for metrics in (self.plain, *([self.reranked.metrics] if self.reranked else [])):
+        others = [other.metrics for other in (self.reranked, self.expanded) if other]
+        for metrics in (self.plain, *others):
             if len(metrics.ap) != self.n_query:
                 raise ValueError(
                     f"A result of {self.n_query} queries got metrics of {len(metrics.ap)}."
@@ -67,9 +87,14 @@ class EvaluationResult:
         """The whole result, with the values of each query, as JSON; NaN is written as null."""
         fields = dict(vars(self), n_valid_queries=self.plain.n_valid_queries)
         fields["plain"] = _metrics_to_dict(self.plain)
-        if self.reranked is not None:
-            metrics = _metrics_to_dict(self.reranked.metrics)
-            fields["reranked"] = dict(vars(self.reranked), metrics=metrics)
+        for name in ("reranked", "expanded"):
+            if (other := fields[name]) is not None:
+                fields[name] = dict(vars(other), metrics=_metrics_to_dict(other.metrics))
+        if self.verification is not None:
+            fields["verification"] = {
+                name: value.tolist() if isinstance(value, np.ndarray) else value
+                for name, value in vars(self.verification).items()
+            }
         return json.dumps(fields, indent=1, allow_nan=False)
 
     @classmethod
@@ -83,9 +108,15 @@ class EvaluationResult:
             fields = json.loads(text)
             del fields["n_valid_queries"]
             fields["plain"] = _metrics_from_dict(fields["plain"])
-            if fields["reranked"] is not None:
-                metrics = _metrics_from_dict(fields["reranked"]["metrics"])
-                fields["reranked"] = Reranked(**fields["reranked"] | {"metrics": metrics})
+            for name, kind in (("reranked", Reranked), ("expanded", Expanded)):
+                if (other := fields.get(name)) is not None:
+                    metrics = _metrics_from_dict(other["metrics"])
+                    fields[name] = kind(**other | {"metrics": metrics})
+            if (rates := fields.get("verification")) is not None:
+                arrays = {
+                    name: np.array(value) for name, value in rates.items() if type(value) is list
+                }
+                fields["verification"] = VerificationMetrics(**rates | arrays)
             return cls(**fields)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"This is not an evaluation result: {error!r}.") from error
@@ -190,6 +221,8 @@ def _rows(
     rankings = [("not re-ranked", result.dataset, result.plain)]
     if result.reranked is not None:
         rankings.append(("re-ranked", f"{result.dataset} re-ranked", result.reranked.metrics))
+    if result.expanded is not None:
+        rankings.append(("queries expanded", None, result.expanded.metrics))
     for ranking, key, metrics in rankings:
         yield f"{flip}, {ranking}", measures(metrics)
         if key in reference:
@@ -209,7 +242,18 @@ def _describe(result: EvaluationResult) -> str:
     if result.reranked is not None:
         r = result.reranked
         lines.append(f"re-ranking: k1 {r.k1}, k2 {r.k2}, lambda {r.lambda_value:g}")
+    if result.expanded is not None:
+        lines.append(f"query expansion: k {result.expanded.k}, alpha {result.expanded.alpha:g}")
+    if result.verification is not None:
+        points = zip(
+            result.verification.true_positive_rates,
+            result.verification.false_positive_rates,
+            strict=True,
+        )
+        rates = ", ".join(f"{100 * found:.2f} at {wrong:g}" for found, wrong in points)
+        lines.append(f"verification, not re-ranked: TPR in percent at FPR: {rates}")
     if result.checkpoint is not None:
         step = f", step {result.step}" if result.step is not None else ""
-        lines.append(f"weights: {result.checkpoint}{step}")
+        source = f", trained on {result.trained_on}" if result.trained_on is not None else ""
+        lines.append(f"weights: {result.checkpoint}{step}{source}")
     return "\n".join(lines)
