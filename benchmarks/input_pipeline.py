@@ -6,8 +6,8 @@ The images are those of the synthetic benchmark (JPEG, Market-1501's resolution)
 so that starting the processes does not count. The plain pipeline does for every image in every
 epoch what a data loader's workers do: decode, resize, flip, RSA (crop, resize, paste) with Pillow,
 then normalise with NumPy; one process a core, nothing sent to a parent, which favours it. Each
-round measures everything once, one after the other, so that a busy machine slows all alike; medians
-over the rounds are printed.
+round measures everything, one after the other, so that a busy machine slows all alike; the median
+over the rounds is printed, and the best, which other work on the machine disturbed least.
 """
 
 import argparse
@@ -135,28 +135,25 @@ def measure(builder, size, rounds):
 
 
 def report(cores, split_size, size, samples):
-    """Prints medians, and the ratios that matter."""
-    median = {name: float(np.median(values)) for name, values in samples.items()}
+    """Prints every measurement's median and best, and the ratios that matter."""
     table = Table(title=f"{split_size} images at {size[0]}x{size[1]}, {cores} cores")
-    table.add_column("")
-    table.add_column("median", justify="right")
-    table.add_column("5 % .. 95 %", justify="right")
+    for column in ("", "median", "best", "unit"):
+        table.add_column(column, justify="right" if column in ("median", "best") else "left")
+    summary = {}
     for name, values in samples.items():
-        low, high = np.percentile(values, [5, 95])
-        unit = "ms a batch" if name in ("index", "gather") else "images/s"
-        row = [f"{x:,.3f}" if unit == "ms a batch" else f"{x:,.0f}" for x in (low, high)]
-        middle = f"{median[name]:,.3f}" if unit == "ms a batch" else f"{median[name]:,.0f}"
-        table.add_row(name, f"{middle} {unit}", " .. ".join(row))
-    console = Console(width=100)
-    console.print(table)
-    host = median["index"] + median["gather"]
-    plain = median["plain, all"]
-    together = 1 / (host / 1000 / BATCH + 1 / median["augment"])
-    console.print(f"host time per batch of {BATCH}: {host:.2f} ms (index + gather)")
-    console.print(f"plain pipeline, host time per batch: {1000 * BATCH / plain:.1f} ms")
-    console.print(f"host time, plain / ours: {1000 * BATCH / plain / host:.0f}")
-    console.print(f"gather and augmentation on the CPU: {together:,.0f} images/s, ", end="")
-    console.print(f"{together / plain:.2f} of the plain pipeline's")
+        is_time = name in ("index", "gather")
+        summary[name] = np.array([np.median(values), (min if is_time else max)(values)])
+        shown = [f"{x:.3f}" if is_time else f"{x:,.0f}" for x in summary[name]]
+        table.add_row(name, *shown, "ms a batch" if is_time else "images/s")
+    host = summary["index"] + summary["gather"]
+    plain_host = 1000 * BATCH / summary["plain, all"]
+    ours = 1 / (host / 1000 / BATCH + 1 / summary["augment"])
+    table.add_section()
+    table.add_row("host: index + gather", *(f"{x:.2f}" for x in host), "ms a batch")
+    table.add_row("host: plain, all", *(f"{x:.1f}" for x in plain_host), "ms a batch")
+    table.add_row("host: plain / ours", *(f"{x:.0f}" for x in plain_host / host), "times")
+    table.add_row("all of ours on the CPU", *(f"{x:.0f}" for x in ours), "images/s")
+    Console(width=100).print(table)
 
 
 def main():
