@@ -1,6 +1,8 @@
 """Checkpoints: Orbax writes them in the background; a damaged one is noticed and passed over."""
 
+import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,16 +36,16 @@ class Restored(NamedTuple):
 def digest(state: TrainState) -> jax.Array:
     """A 32-bit fingerprint of every bit of a state, computed where the state lies.
 
-    Each 32-bit word counts with an odd weight of its own, modulo 2^32, so that any one changed
-    word changes the sum. Orbax alone restores a flipped bit without complaint.
+    Each 32-bit word counts with an odd weight, modulo 2^32, so that any one changed word changes
+    the sum; the weights differ, so that exchanged words and arrays do too. Orbax alone restores a
+    flipped bit without complaint.
     """
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(state)):
         words = lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
-        position = jnp.arange(words.size, dtype=jnp.uint32) + jnp.uint32(
-            2654435761 * number % 2**32
-        )
-        total += jnp.sum(words * (2 * position + 1), dtype=jnp.uint32)
+        weights = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
+        odd = jnp.uint32(2654435761 * (2 * number + 1) % 2**32)
+        total += odd * jnp.sum(words * weights, dtype=jnp.uint32)
     return total
 
 
@@ -56,7 +58,7 @@ def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManag
     """A directory of checkpoints (made if absent) that keeps the `keep` latest and the best one.
 
     What a killed run was writing is removed. "Best" is the greatest `mean_ap` among those saved
-    with metrics. Leaving the context waits until everything is written.
+    with one. Leaving the context waits until everything is written.
 
     Raises:
         CheckpointError: on leaving, if something could not be written.
@@ -72,6 +74,7 @@ def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManag
         ),
         cleanup_tmp_directories=True,
     )
+    _drop_damaged_scores(directory)
     manager = ocp.CheckpointManager(directory.absolute(), options=options)
     try:
         yield manager
@@ -82,6 +85,16 @@ def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManag
             manager.close()
         raise
     manager.close()
+
+
+def _drop_damaged_scores(directory: Path) -> None:
+    """Removes scores that can't be read: Orbax reads all when it opens the directory."""
+    for path in directory.glob("*/metrics/metrics"):
+        try:
+            _score(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError):
+            logger.warning("The score of the checkpoint %s is damaged.", path.parents[1])
+            shutil.rmtree(path.parent, ignore_errors=True)  # Other processes may be at it too.
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, mean_ap: float | None = None) -> None:
@@ -117,12 +130,20 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> CheckpointError:
+    manager.reload()  # It had struck off those that the failed one was to replace.
     kept = manager.all_steps()
     last = f"The last good one is of step {max(kept)}." if kept else "There is no earlier one."
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    free = shutil.disk_usage(manager.directory).free
     return CheckpointError(
-        f"A checkpoint could not be written to {manager.directory}: {first_line} {last}"
+        f"A checkpoint could not be written to {manager.directory}, where {free / 1e6:,.0f} MB are "
+        f"free. {last} The cause: {_first_line(error)}"
     )
+
+
+def _first_line(error: Exception) -> str:
+    """The error without what TensorStore appends: its whole specification."""
+    line = next(iter(str(error).strip().splitlines()), "") or repr(error)
+    return line.partition(" [tensorstore_spec")[0]
 
 
 def restore(
@@ -148,17 +169,12 @@ def restore(
     passed_over: list[int] = []
     for candidate in candidates:
         try:
-            state = manager.restore(candidate, args=ocp.args.StandardRestore(abstract))
-            expected = (manager.metadata(candidate).custom_metadata or {}).get("digest")
-            found = int(digest(state))
-            if expected is not None and found != expected:
-                raise CheckpointError(
-                    f"its digest is {found}, not the {expected} it was saved with"
-                )
+            state = _read(manager, candidate, abstract)
             return Restored(state, candidate, tuple(passed_over))
         except Exception as error:  # Whatever Orbax or TensorStore make of damaged files.
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            logger.warning("The checkpoint of step %d can't be used: %s", candidate, reason)
+            logger.warning(
+                "The checkpoint of step %d can't be used: %s", candidate, _first_line(error)
+            )
             passed_over.append(candidate)
     if passed_over:
         raise CheckpointError(
@@ -166,3 +182,12 @@ def restore(
             f"{sorted(passed_over)} are damaged or of another model. Move them away to start anew."
         )
     return None
+
+
+def _read(manager: ocp.CheckpointManager, step: int, abstract: TrainState) -> TrainState:
+    state = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    expected = (manager.metadata(step).custom_metadata or {}).get("digest")
+    found = int(digest(state))
+    if found != expected:
+        raise CheckpointError(f"its digest is {found}, not the {expected} it was saved with")
+    return state

@@ -175,7 +175,7 @@ def _start(
         # Its step will be saved anew.
         manager.delete(damaged)
         messages.insert(0, f"The checkpoint of step {damaged} was damaged and is removed.")
-    return restored.state, restored.step, messages
+    return step.replicate(restored.state), restored.step, messages
 
 
 def _checked(done: int, metrics: dict[str, jax.Array], last_good: int | None) -> dict[str, float]:

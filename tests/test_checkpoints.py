@@ -1,0 +1,271 @@
+"""What is restored is what was saved, bit for bit, whatever happens to the files."""
+
+import contextlib
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rmgl_jax.training.checkpoints import (
+    CheckpointError,
+    digest,
+    finish,
+    open_checkpoints,
+    restore,
+    save,
+)
+from rmgl_jax.training.step import TrainState
+
+
+def make_state(step: int, size: int = 2000) -> TrainState:
+    """Numbers that depend on the step, among them those that a careless copy changes."""
+    weights = np.random.default_rng(step).normal(size=size).astype(np.float32)
+    weights[:4] = -0.0, 1e-42, np.inf, np.finfo(np.float32).max
+    return TrainState(
+        step=jnp.int32(step),
+        params={"a": {"kernel": jnp.asarray(weights)}, "b": jnp.float32(step)},
+        batch_stats={"mean": jnp.full((3,), step, jnp.float32)},
+        opt_state=({"trace": jnp.asarray(weights[::-1])}, jnp.int32(step)),
+    )
+
+
+def bits(state: TrainState) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A directory with the checkpoints of steps 1 and 2."""
+    directory = tmp_path_factory.mktemp("two")
+    with open_checkpoints(directory, keep=2) as manager:
+        save(manager, make_state(1), mean_ap=0.25)
+        save(manager, make_state(2), mean_ap=0.5)
+    return directory
+
+
+@pytest.fixture
+def directory(two, tmp_path):
+    """A copy of it to damage."""
+    shutil.copytree(two, tmp_path / "checkpoints")
+    return tmp_path / "checkpoints"
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file grows beyond 4 kB, which fails as a full disk does: while it is written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def damage(path, kind):
+    content = bytearray(path.read_bytes())
+    match kind:
+        case "flipped bit":
+            content[len(content) // 2] ^= 4
+        case "zeroed":
+            content = bytearray(len(content))
+        case "truncated":
+            content = content[: len(content) // 2]
+        case "emptied":
+            content = b""
+    path.write_bytes(content)
+    if kind == "removed":
+        path.unlink()
+
+
+def arrays_of(directory, step):
+    """The largest file, in which the values are."""
+    files = [path for path in (directory / str(step)).rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_a_state_comes_back_bit_for_bit(two):
+    with open_checkpoints(two, keep=2) as manager:
+        restored = restore(manager, make_state(0))
+        assert (restored.step, restored.passed_over) == (2, ())
+        assert bits(restored.state) == bits(make_state(2))
+        assert bits(restore(manager, make_state(0), step=1).state) == bits(make_state(1))
+
+
+def test_it_goes_where_the_given_state_lies(two):
+    devices = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
+    with open_checkpoints(two, keep=2) as manager:
+        state = restore(manager, jax.device_put(make_state(0), devices)).state
+    assert all(leaf.sharding == devices for leaf in jax.tree.leaves(state))
+    assert bits(state) == bits(make_state(2))
+
+
+def test_nothing_there_is_none(tmp_path):
+    with open_checkpoints(tmp_path / "new", keep=2) as manager:
+        assert restore(manager, make_state(0)) is None
+
+
+def test_digest_sees_every_single_bit():
+    state = make_state(1, size=50)
+    before = int(digest(state))
+    leaves, structure = jax.tree.flatten(jax.device_get(state))
+    for number, leaf in enumerate(leaves):
+        raw = np.frombuffer(np.asarray(leaf).tobytes(), np.uint32)
+        for place in range(raw.size):
+            for bit in (0, 13, 31):
+                changed = raw.copy()
+                changed[place] ^= np.uint32(1 << bit)
+                damaged = changed.view(leaf.dtype).reshape(np.shape(leaf))
+                other = structure.unflatten([*leaves[:number], damaged, *leaves[number + 1 :]])
+                assert int(digest(other)) != before
+
+
+def test_digest_sees_exchanged_values():
+    state = make_state(1)
+    kernel = state.params["a"]["kernel"]
+    exchanged = kernel.at[jnp.array([10, 20])].set(kernel[jnp.array([20, 10])])
+    other = state.replace(params=state.params | {"a": {"kernel": exchanged}})
+    assert int(digest(other)) != int(digest(state))
+    # Two arrays of one shape, too.
+    other = state.replace(
+        params=state.params | {"a": {"kernel": state.opt_state[0]["trace"]}},
+        opt_state=({"trace": kernel}, state.opt_state[1]),
+    )
+    assert int(digest(other)) != int(digest(state))
+
+
+@pytest.mark.parametrize("kind", ["flipped bit", "zeroed", "truncated", "emptied", "removed"])
+def test_no_damage_to_any_file_gives_another_state(kind, two, tmp_path):
+    """Either the damaged file did not matter, or the checkpoint before is taken."""
+    fell_back = set()
+    for number, path in enumerate(sorted((two / "2").rglob("*"))):
+        if path.is_dir():
+            continue
+        copy = tmp_path / str(number)
+        shutil.copytree(two, copy)
+        name = path.relative_to(two)
+        damage(copy / name, kind)
+        with open_checkpoints(copy, keep=2) as manager:
+            restored = restore(manager, make_state(0))
+        assert bits(restored.state) == bits(make_state(restored.step)), name
+        assert restored.passed_over == ((2,) if restored.step == 1 else ()), name
+        if restored.step == 1:
+            fell_back.add(path)
+    assert arrays_of(two, 2) in fell_back
+
+
+def test_a_changed_value_is_noticed_although_the_files_are_whole(directory, caplog):
+    """As a bit that flips before Orbax computes its own checksums, or where it has none."""
+    with open_checkpoints(directory / "other", keep=1) as manager:
+        flipped = make_state(2)
+        flipped = flipped.replace(params=flipped.params | {"b": jnp.float32(2.0000002)})
+        save(manager, flipped)
+    shutil.rmtree(directory / "2" / "default")
+    shutil.copytree(directory / "other" / "2" / "default", directory / "2" / "default")
+    shutil.rmtree(directory / "other")
+    with open_checkpoints(directory, keep=2) as manager:
+        restored = restore(manager, make_state(0))
+    assert (restored.step, restored.passed_over) == (1, (2,))
+    assert "checkpoint of step 2 can't be used: its digest is" in caplog.text
+
+
+def test_all_damaged_is_an_error(directory):
+    for step in (1, 2):
+        damage(arrays_of(directory, step), "truncated")
+    with (
+        open_checkpoints(directory, keep=2) as manager,
+        pytest.raises(CheckpointError, match=r"those of steps \[1, 2\] are damaged or of another"),
+    ):
+        restore(manager, make_state(0))
+
+
+def test_a_named_step_has_no_substitute(directory):
+    damage(arrays_of(directory, 2), "flipped bit")
+    with open_checkpoints(directory, keep=2) as manager:
+        with pytest.raises(CheckpointError, match=r"those of steps \[2\] are damaged"):
+            restore(manager, make_state(0), step=2)
+        with pytest.raises(CheckpointError, match=r"no checkpoint of step 7; it has \[1, 2\]"):
+            restore(manager, make_state(0), step=7)
+
+
+def test_another_model_is_an_error(directory):
+    with (
+        open_checkpoints(directory, keep=2) as manager,
+        pytest.raises(CheckpointError, match="of another model"),
+    ):
+        restore(manager, make_state(0, size=30))
+
+
+def test_latest_and_best_are_kept(tmp_path):
+    scores = {1: 0.2, 2: 0.9, 3: 0.3, 4: None, 5: 0.4, 6: None}
+    for steps in ((1, 2, 3), (4, 5, 6)):  # Opened anew, as by a run that goes on.
+        with open_checkpoints(tmp_path, keep=2) as manager:
+            for step in steps:
+                save(manager, make_state(step, 10), scores[step])
+    with open_checkpoints(tmp_path, keep=2) as manager:
+        assert set(manager.all_steps()) == {2, 5, 6}
+        assert manager.best_step() == 2
+        assert restore(manager, make_state(0, 10)).step == 6
+
+
+def test_a_damaged_score_costs_the_score_alone(directory, caplog):
+    for name, content in (("1", '{"mean_aq": 0.25}'), ("2", '{"mean_ap": 0.')):
+        (directory / name / "metrics" / "metrics").write_text(content)
+    with open_checkpoints(directory, keep=1) as manager:
+        assert restore(manager, make_state(0)).step == 2
+        save(manager, make_state(3), mean_ap=0.1)
+    assert caplog.text.count("is damaged") == 2
+    assert sorted(path.name for path in directory.iterdir()) == ["3"]
+
+
+def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
+    """The next steps overwrite the arrays on the device while they are being written."""
+    advance = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    state = advance(make_state(4, size=1_000_000))
+    with open_checkpoints(tmp_path, keep=1) as manager:
+        expected = bits(state)
+        save(manager, state)
+        for _ in range(20):
+            state = advance(state)
+        finish(manager)
+        restored = restore(manager, make_state(0, size=1_000_000))
+    assert restored.step == 5
+    assert bits(restored.state) == expected
+
+
+def test_a_full_disk_keeps_the_last_good_one(tmp_path):
+    with open_checkpoints(tmp_path, keep=1) as manager:
+        save(manager, make_state(1))
+        finish(manager)
+        with full_disk():
+            save(manager, make_state(2))
+            message = r"could not be written to .* MB are free\. The last good one is of step 1\."
+            with pytest.raises(CheckpointError, match=f"{message} .*too large"):
+                finish(manager)
+        assert restore(manager, make_state(0)).step == 1
+        # With room again, it goes on.
+        save(manager, make_state(3))
+    with open_checkpoints(tmp_path, keep=1) as manager:
+        assert list(manager.all_steps()) == [3]
+
+
+def test_a_failed_write_is_told_at_the_end_at_the_latest(tmp_path):
+    with (
+        full_disk(),
+        pytest.raises(CheckpointError, match="There is no earlier one"),
+        open_checkpoints(tmp_path, keep=1) as manager,
+    ):
+        save(manager, make_state(1))
+
+
+def test_but_not_instead_of_the_error_that_ends_the_run(tmp_path):
+    def run():
+        with open_checkpoints(tmp_path, keep=1) as manager:
+            save(manager, make_state(1))
+            raise ZeroDivisionError
+
+    with full_disk(), pytest.raises(ZeroDivisionError):
+        run()
