@@ -11,7 +11,7 @@ from experiments.run import main
 PRESETS = {
     "paper": presets.paper("folder"),
     "gpu": presets.gpu("folder"),
-    "cpu": presets.small("folder", epochs=40),
+    "cpu": presets.small("folder", epochs=24),
 }
 
 if __name__ == "__main__":

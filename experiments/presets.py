@@ -6,7 +6,6 @@ from rmgl_jax.config import (
     AugmentConfig,
     EvalConfig,
     ExperimentConfig,
-    LossConfig,
     ModelConfig,
     OptimizerConfig,
     RandomShiftingConfig,
@@ -30,22 +29,25 @@ def gpu(dataset: str) -> ExperimentConfig:
 
 
 def small(dataset: str, epochs: int) -> ExperimentConfig:
-    """A thin RMGL at 96x48 that two CPU cores train from scratch."""
+    """A thin two-stripe RMGL at 96x48 that two CPU cores train from scratch.
+
+    One branch with both paths (the row "2-stripe+RP+ABP+RSA" of Table V), one block a stage, a
+    quarter of the width. RSA acts on half of the images, since so few epochs overfit little.
+    """
     return ExperimentConfig(
         dataset=dataset,
         model=ModelConfig(
-            image_size=(96, 48), depth=(1, 1, 1, 1), width=16, embed_dim=64, global_pool="max"
+            image_size=(96, 48), granularities=(2,), depth=(1, 1, 1, 1), width=16, embed_dim=128
         ),
         augment=AugmentConfig(shifting=RandomShiftingConfig(probability=0.5)),
-        loss=LossConfig(),
         optimizer=OptimizerConfig(
-            learning_rate=0.02,
+            learning_rate=0.03,
             head_multiplier=1.0,
             warmup_from=1e-3,
             warmup_epochs=1.0,
             decay_epochs=(round(0.6 * epochs), round(0.85 * epochs)),
             weight_decay=5e-4,
         ),
-        train=TrainConfig(epochs=epochs, persons=16, images=4, evaluate_every=0),
+        train=TrainConfig(epochs=epochs, persons=16, images=4, evaluate_every=epochs // 3),
         eval=EvalConfig(batch_size=128),
     )

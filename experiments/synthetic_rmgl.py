@@ -15,9 +15,9 @@ from dataclasses import replace
 from experiments import presets
 from experiments.run import main
 
-_TINY = presets.small("synthetic/tiny", epochs=2)
+_TINY = presets.small("synthetic/tiny", epochs=3)
 PRESETS = {
-    "demo": presets.small("synthetic/demo", epochs=40),
+    "demo": presets.small("synthetic/demo", epochs=24),
     "tiny": replace(
         _TINY,
         model=replace(_TINY.model, width=4, embed_dim=16),
