@@ -264,11 +264,19 @@ def _family(name: str) -> str:
     return name.partition("/")[0]
 
 
+def _is_own(result: "EvaluationResult") -> bool:
+    """Whether the test images are of the set that was trained on, in whatever variant."""
+    family = _family(result.dataset)
+    return result.dataset == result.trained_on or (
+        family in ("cuhk03_np", "msmt17") and family == _family(result.trained_on)
+    )
+
+
 def _table(
     results: "Sequence[EvaluationResult]", paper: Mapping[str, Mapping[str, float]]
 ) -> Table:
     """One table for all targets; what they have in common is in its title."""
-    from rmgl_jax.evaluation.result import MEASURES, measures
+    from rmgl_jax.evaluation.result import measures
 
     first = results[0]
     title = [
@@ -278,26 +286,38 @@ def _table(
     if first.reranked is not None:
         r = first.reranked
         title.append(f"re-ranking: k1 {r.k1}, k2 {r.k2}, lambda {r.lambda_value:g}")
-    table = Table(title=Text("\n".join(title)), title_justify="left", box=box.SIMPLE_HEAD)
-    columns = [name for name in MEASURES if name not in ("rank-5", "rank-10")]
+    table = Table(
+        title=Text("\n".join(title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    columns = ("rank-1", "mAP (step)", "mAP (official)", "mAP (not said)", "mINP")
     table.add_column("tested on", overflow="fold")
-    for header in (*columns, "paper rank-1", "paper mAP (not said)"):
-        table.add_column(header.replace(" ", "\n", 1), justify="right")
+    for name in columns:
+        table.add_column(name.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for result in results:
-        own = ", its own" if result.dataset == result.trained_on else ""
-        camera = "" if result.same_camera_rule else ", no camera ids"
-        label = f"{result.dataset} {result.version}{own}{camera}"
-        published = paper.get(_family(result.dataset), {}) if not own else {}
-        rows = [
-            (f"{label}\n{result.n_query:,} queries, {result.n_gallery:,} gallery", result.plain)
-        ]
+        own = _is_own(result)
+        table.add_row(
+            f"{result.dataset} {result.version}{', its own' if own else ''}: "
+            f"{result.n_query:,} queries, {result.n_gallery:,} gallery images"
+            f"{'' if result.same_camera_rule else ', no camera ids'}"
+        )
+        rows = [("not re-ranked", measures(result.plain))]
+        if not own and _family(result.dataset) in paper:
+            # The paper does not say which mAP.
+            rows.append(
+                (
+                    "paper, not re-ranked",
+                    {
+                        name.replace("mAP", "mAP (not said)"): value
+                        for name, value in paper[_family(result.dataset)].items()
+                    },
+                )
+            )
         if result.reranked is not None:
-            rows.append(("  re-ranked", result.reranked.metrics))
-        for name, metrics in rows:
-            ours = measures(metrics)
-            cells = [ours[column] for column in columns]
-            # The paper's numbers are not re-ranked.
-            theirs = published if metrics is result.plain else {}
-            cells += [theirs.get(column) for column in ("rank-1", "mAP")]
-            table.add_row(name, *("–" if cell is None else f"{cell:.2f}" for cell in cells))
+            rows.append(("re-ranked", measures(result.reranked.metrics)))
+        for name, values in rows:
+            cells = (f"{values[column]:.2f}" if column in values else "–" for column in columns)
+            table.add_row(f"  {name}", *cells, end_section=name == rows[-1][0])
     return table
