@@ -82,7 +82,9 @@ def evaluate_main(description: str) -> None:
     """The command line of `experiments.evaluate`."""
     console = Console()
     options = _parse(EvaluateOptions, description, sys.argv[1:])
+    quiet_libraries()
     with errors_as_sentences(console):
+        start_jax(DistributedOptions())
         evaluate_run(options, console)
 
 
@@ -90,7 +92,9 @@ def table_main(paper: PairNumbers, description: str) -> None:
     """The command line of `experiments.table4_cross_dataset`."""
     console = Console()
     options = _parse(TableOptions, description, sys.argv[1:])
+    quiet_libraries()
     with errors_as_sentences(console):
+        start_jax(DistributedOptions())
         cross_table(options, paper, console)
 
 
@@ -101,8 +105,6 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> "EvaluationResul
         FileNotFoundError: the work directory, its checkpoints or the data set are not there.
         ValueError: the data set has no query or no gallery; see also `load_trained`.
     """
-    quiet_libraries()
-    start_jax(DistributedOptions())
     from data_prep import prepare_dataset
     from rmgl_jax.evaluation.result import print_results
 
@@ -133,8 +135,6 @@ def cross_table(
         ValueError: no data set is prepared; or some could not be evaluated, which is said after
             the table of the others. See also `load_trained`.
     """
-    quiet_libraries()
-    start_jax(DistributedOptions())
     from data_prep import prepare_dataset
 
     trained = _load(options)
