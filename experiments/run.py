@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import logging
 import os
 import sys
@@ -54,6 +55,8 @@ class RunOptions:
     """Accepts other image counts than the published ones."""
     weights: Path | None = None
     """ImageNet weights of the backbone (.safetensors, .pth); without, it starts from random."""
+    baselines: bool = False
+    """Also ranks by raw pixels and by colour histograms: the floor a network must rise above."""
     distributed: DistributedOptions = field(default_factory=DistributedOptions)
 
 
@@ -67,7 +70,9 @@ def main(presets: Mapping[str, ExperimentConfig], paper: PaperNumbers, descripti
     """
     options = parse(presets, description, sys.argv[1:])
     console = Console()
+    quiet_libraries()
     with errors_as_sentences(console):
+        start_jax(options.distributed)
         run(options, paper, console)
 
 
@@ -119,9 +124,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     if not options.workdir.strip():
         raise ValueError("The work directory is empty: --workdir wants a path.")
     workdir = Path(options.workdir).expanduser()
-    quiet_libraries()
-    start_jax(options.distributed)
-    # Only now: importing these asks jax for its devices, which must follow its initialisation.
+    # Only now: importing these asks jax for its devices, which must follow `start_jax`.
     import jax
 
     from rmgl_jax.evaluation.protocol import evaluate
@@ -181,9 +184,23 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     result = dataclasses.replace(results[-1], step=str(int(state.step)))
     if chief:
         write_text(workdir / "result.json", result.to_json())
-    print_results([result], paper, console=console)
+    floor = rank_baselines(query, gallery) if options.baselines and chief else None
+    print_results([result], paper, baselines=floor, console=console)
     console.print(f"Everything of this run is in {workdir}", highlight=False)
     return result
+
+
+def rank_baselines(query: Any, gallery: Any) -> dict[str, Any]:
+    """`RankMetrics` of what needs no network, by name."""
+    from rmgl_jax.evaluation.baselines import colour_histogram_embedding, pixel_embedding
+    from rmgl_jax.evaluation.ranking import rank_features
+
+    identities = (query.pids, query.camids, gallery.pids, gallery.camids)
+    methods = {"raw pixels": pixel_embedding, "colour histograms": colour_histogram_embedding}
+    return {
+        name: rank_features(embed(query.images), embed(gallery.images), *identities)
+        for name, embed in methods.items()
+    }
 
 
 def load_splits(options: RunOptions, config: ExperimentConfig) -> tuple[Any, Any, Any]:
@@ -236,6 +253,18 @@ def quiet_libraries() -> None:
     """Silences Orbax and TFDS, which log their inner steps: what matters is said by ourselves."""
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Where Orbax can't read or write one array it drops the tasks of all others, and Python would
+    # report each of them.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        closed = "Event loop is closed" in str(unraisable.exc_value)
+        if not (closed or inspect.iscoroutine(unraisable.object)):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
 
 
 def start_jax(options: DistributedOptions) -> None:

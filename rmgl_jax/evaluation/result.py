@@ -169,6 +169,7 @@ def print_results(
     reference: Mapping[str, Mapping[str, float]] | None = None,
     *,
     reference_name: str = "paper",
+    baselines: Mapping[str, RankMetrics] | None = None,
     console: Console | None = None,
 ) -> None:
     """Prints a table of each result, with what it was measured on and the reference beside it.
@@ -179,6 +180,7 @@ def print_results(
             in the result, with " re-ranked" after it for re-ranked numbers. A measure is one of
             `MEASURES`, or "mAP" where the source does not say which; that gets a column of its own.
         reference_name: what the rows of the reference are called.
+        baselines: other rankings of the same data, by their names; for a single result.
         console: where to; the standard output by default.
 
     Raises:
@@ -207,7 +209,9 @@ def print_results(
             # Two lines, so that the column can be narrow.
             header = "mAP\n(not said)" if name == "mAP" else name.replace(" ", "\n")
             table.add_column(header, justify="right", no_wrap=True)
-        for name, numbers in _rows(result, reference, reference_name):
+        rows = list(_rows(result, reference, reference_name))
+        rows += [(name, measures(metrics)) for name, metrics in (baselines or {}).items()]
+        for name, numbers in rows:
             cells = [f"{numbers[column]:.2f}" if column in numbers else "–" for column in columns]
             table.add_row(name, *cells)
         console.print(table)
