@@ -22,8 +22,12 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A module's tests stay in one worker, so that what they share is compiled once.
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info
