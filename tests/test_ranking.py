@@ -109,8 +109,9 @@ def test_match_beyond_max_rank_counts_in_map_only():
     assert metrics.mean_ap == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("block", [None, 1, 4, 100])
-def test_features_in_blocks_equal_the_whole_matrix(block):
+@pytest.mark.parametrize(("block", "piece"), [(None, 4096), (1, 7), (4, 30), (100, 13)])
+def test_features_in_blocks_equal_the_whole_matrix(block, piece, monkeypatch):
+    monkeypatch.setattr("rmgl_jax.evaluation.distances._PIECE", piece)
     rng = np.random.default_rng(0)
     query, gallery = rng.normal(size=(11, 8)), rng.normal(size=(30, 8))
     query, gallery = query.astype(np.float32), gallery.astype(np.float32)

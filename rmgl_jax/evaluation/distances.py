@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 # A tile of distances is about this large (in float32), whatever the gallery's size.
 TILE_BYTES = 128 * 2**20
+# Gallery images whose distances are computed at once.
+_PIECE = 1024
 
 
 @jax.jit
@@ -62,11 +64,13 @@ def distance_blocks(
         distances: `squared_distances` or `unit_distances`.
 
     Yields:
-        The block's slice of the queries, and its distances [block, G] on the host.
+        The block's slice of the queries, and its distances [block, G], a NumPy array.
     """
-    resident = jnp.asarray(gallery)
+    # Pieces, because a product packs its operands anew each time.
+    pieces = [jnp.asarray(gallery[i]) for i in row_blocks(len(gallery), 1, _PIECE)]
     for rows in row_blocks(len(query), len(gallery), block):
-        yield rows, np.asarray(distances(query[rows], resident))
+        tiles = [distances(query[rows], piece) for piece in pieces]
+        yield rows, np.concatenate(tiles, axis=1)
 
 
 def row_blocks(rows: int, columns: int, block: int | None = None) -> list[slice]:

@@ -96,8 +96,7 @@ def rerank_blocks(
     def generate() -> Iterator[tuple[slice, np.ndarray]]:
         encoding, farthest = _encode(query, gallery, k1, k2)
         inverted = encoding[len(query) :].T.tocsr()
-        for rows, tile in distance_blocks(query, gallery, block, unit_distances):
-            distances = np.array(tile)  # JAX's own memory is read-only
+        for rows, distances in distance_blocks(query, gallery, block, unit_distances):
             yield rows, _blend(distances, encoding[rows], inverted, farthest[rows], lambda_value)
 
     return generate()
