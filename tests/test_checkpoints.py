@@ -1,7 +1,5 @@
 """What is restored is what was saved, bit for bit, whatever happens to the files."""
 
-import contextlib
-import resource
 import shutil
 
 import jax
@@ -19,6 +17,7 @@ from rmgl_jax.training.checkpoints import (
     save,
 )
 from rmgl_jax.training.step import TrainState
+from tests.full_disk import full_disk
 
 
 def make_state(step: int, size: int = 2000) -> TrainState:
@@ -52,17 +51,6 @@ def directory(two, tmp_path):
     """A copy of it to damage."""
     shutil.copytree(two, tmp_path / "checkpoints")
     return tmp_path / "checkpoints"
-
-
-@contextlib.contextmanager
-def full_disk():
-    """No file grows beyond 4 kB, which fails as a full disk does: while it is written."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def damage(path, kind):

@@ -4,34 +4,39 @@ Events
   none         the run goes on to its end
   kill         SIGKILL when STEP steps are done
   kill-commit  SIGKILL when the checkpoint of STEP is written but does not have its name yet
-  terminate    SIGTERM when STEP steps are done
-  full         no file may grow beyond 64 kB once STEP steps are done, as if the disk were full
+  kill-delete  SIGKILL when the checkpoint of STEP is partly deleted
+  full         from the first step on no file can grow beyond 64 kB, as if the disk were full
 
-The state of a run that ends is in `WORKDIR/state.npz`.
+The state of a run that comes to its end is in `WORKDIR/state.npz`.
 """
 
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+from rich.console import Console
 
+from experiments.run import errors_as_sentences, quiet_libraries
 from rmgl_jax.data.store import Split
 from rmgl_jax.training.loop import train
 from tests.tiny import tiny_config, tiny_images
 
+CONFIG = tiny_config(epochs=4)
 
-def tiny_split(identities: int = 6, images: int = 4) -> Split:
-    """6 identities x 4 images: three steps an epoch."""
-    pids = np.repeat(np.arange(identities, dtype=np.int32), images)
+
+def tiny_split() -> Split:
+    """6 identities with 4 images each: three steps an epoch."""
+    pids = np.repeat(np.arange(6, dtype=np.int32), 4)
     return Split(
         images=tiny_images(pids),
         pids=pids,
-        camids=None,
-        names=[f"{number}.jpg" for number in range(len(pids))],
+        camids=np.arange(24, dtype=np.int32) % 2,
+        names=[f"{number}.jpg" for number in range(24)],
         dataset="tiny",
         version="1.0.0",
         split="train",
@@ -43,28 +48,35 @@ def named_leaves(state) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(workdir: Path, event: str, at: int) -> None:
+    rename, rmtree = os.rename, shutil.rmtree
+
+    def rename_or_die(source, target, **options):
+        if event == "kill-commit" and Path(target).name == str(at):
+            die()
+        rename(source, target, **options)
+
+    def rmtree_or_die(path, *arguments, **options):
+        if event == "kill-delete" and Path(path).name == str(at):
+            rmtree(Path(path) / "default")
+            die()
+        rmtree(path, *arguments, **options)
+
+    os.rename, shutil.rmtree = rename_or_die, rmtree_or_die
+
     def on_step(done: int) -> None:
-        if done != at:
-            return
-        if event == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif event == "terminate":
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif event == "full":
+        if event == "kill" and done == at:
+            die()
+        if event == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
 
-    if event == "kill-commit":
-        rename = os.rename
-
-        def kill_at_commit(source, target, **options):
-            if Path(target).name == str(at):
-                os.kill(os.getpid(), signal.SIGKILL)
-            rename(source, target, **options)
-
-        os.rename = kill_at_commit
-
-    state = train(tiny_config(epochs=4), tiny_split(), workdir, on_step=on_step)
+    quiet_libraries()
+    with errors_as_sentences(Console(width=500)):
+        state = train(CONFIG, tiny_split(), workdir, on_step=on_step)
     np.savez(workdir / "state.npz", **named_leaves(state))
 
 

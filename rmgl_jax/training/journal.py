@@ -8,23 +8,34 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 LOG_NAME = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 60.0
+_SECONDS_BETWEEN_FLUSHES = 30.0
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
-    """All records of a run, oldest first. A line that a killed run left unfinished is not one."""
+    """All records of a run, oldest first. A line that a killed run left unfinished is not one.
+
+    Raises:
+        ValueError: if another line is damaged.
+    """
     path = workdir / LOG_NAME
     if not path.exists():
         return []
-    *lines, tail = path.read_text().split("\n")
-    with contextlib.suppress(json.JSONDecodeError):
-        lines = [*lines, tail] if tail and json.loads(tail) else lines
-    return [json.loads(line) for line in lines]
+    lines = path.read_text(errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path} is damaged in line {number}: {error}.") from error
+    return records
 
 
 class Journal:
@@ -48,9 +59,16 @@ class Journal:
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1)
         # Imported here because it imports PyTorch where that is installed.
-        from tensorboardX import SummaryWriter
+        from tensorboardX.record_writer import RecordWriter
 
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_at + 1)
+        # Written directly: tensorboardX's own thread dies on a full disk, and its queue then blocks
+        # the run for ever.
+        events = workdir / "tensorboard" / f"events.out.tfevents.{time.time():.0f}.{resumed_at}"
+        events.parent.mkdir(exist_ok=True)
+        self._events = RecordWriter(str(events))
+        self._next_flush = 0.0
+        self._event(0, file_version="brain.Event:2")
+        self._event(resumed_at + 1, session_log={"status": "START"})
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=20),
@@ -79,17 +97,42 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._events.close()
-        self._file.close()
+        with contextlib.ExitStack() as stack:
+            if error is not None:
+                # What could not be written before can't be now, which is on its way already.
+                stack.enter_context(contextlib.suppress(OSError))
+            stack.callback(self._file.close)
+            stack.callback(self._events.close)
 
     def record(self, step: int, values: Mapping[str, float], kind: str) -> None:
-        """Writes one record of `kind` ("train" or "eval") to both logs."""
+        """Writes one record of `kind` ("train" or "eval") to both logs.
+
+        Raises:
+            OSError: if it can't be written; the disk is full, say.
+        """
         clean = {
             name: value if math.isfinite(value) else str(value) for name, value in values.items()
         }
-        self._file.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+        scalars = [
+            {"tag": f"{kind}/{name}", "simple_value": value} for name, value in values.items()
+        ]
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
+            self._event(step, summary={"value": scalars})
+            if time.monotonic() >= self._next_flush:
+                self._events.flush()
+                self._next_flush = time.monotonic() + _SECONDS_BETWEEN_FLUSHES
+        except OSError as error:
+            raise OSError(
+                f"The record of step {step} can't be written to {self._file.name}: "
+                f"{error.strerror}."
+            ) from error
+
+    def _event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        event = Event(wall_time=time.time(), step=step, **content)
+        self._events.write(event.SerializeToString())
 
     def show(self, step: int, epoch: str, text: str) -> None:
         """Moves the bar."""

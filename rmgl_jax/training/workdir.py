@@ -26,12 +26,13 @@ def claim(config: ExperimentConfig, workdir: Path, write: bool = True) -> None:
 
     Raises:
         ConfigChangedError: naming every field that differs.
+        ValueError: if what `config.json` holds is no configuration.
         OSError: if the directory can't be made or written.
     """
     mine = json.loads(json.dumps(asdict(config)))
     path = workdir / CONFIG_NAME
     if path.exists():
-        differing = sorted(differences(json.loads(path.read_text()), mine))
+        differing = sorted(differences(_read(path), mine))
         if differing:
             raise ConfigChangedError(
                 f"{workdir} holds a run of another configuration: {'; '.join(differing)}. "
@@ -71,9 +72,19 @@ def read_config(workdir: Path) -> ExperimentConfig:
             f"{workdir} is no work directory of a run: it has no {CONFIG_NAME}."
         )
     try:
-        return _build(ExperimentConfig, json.loads(path.read_text()))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        return _build(ExperimentConfig, _read(path))
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a configuration of this version: {error!r}.") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} is damaged: it holds {tree!r}.")
+    return tree
 
 
 def _build(kind: type, values: dict[str, Any]) -> Any:
