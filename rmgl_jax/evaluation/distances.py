@@ -69,7 +69,8 @@ def distance_blocks(
     # Pieces, because a product packs its operands anew each time.
     pieces = [jnp.asarray(gallery[i]) for i in row_blocks(len(gallery), 1, _PIECE)]
     for rows in row_blocks(len(query), len(gallery), block):
-        tiles = [distances(query[rows], piece) for piece in pieces]
+        queries = jnp.asarray(query[rows])
+        tiles = [distances(queries, piece) for piece in pieces]
         yield rows, np.concatenate(tiles, axis=1)
 
 
