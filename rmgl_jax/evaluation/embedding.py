@@ -37,6 +37,11 @@ def embed_batch(
     return total / jnp.maximum(jnp.linalg.norm(total, axis=-1, keepdims=True), 1e-12)
 
 
+@partial(jax.jit, static_argnames="sharding")
+def _gather(embeddings: jax.Array, sharding: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(embeddings, sharding)
+
+
 def embed(
     config: ModelConfig,
     variables: Mapping[str, Any],
@@ -78,7 +83,6 @@ def embed(
     rows = NamedSharding(mesh, PartitionSpec("data"))
     everywhere = NamedSharding(mesh, PartitionSpec())
     variables = jax.device_put(variables, everywhere)
-    gather = jax.jit(lambda x: x, out_shardings=everywhere)
 
     mine = batch_size // jax.process_count()
     offset = mine * jax.process_index()
@@ -100,7 +104,8 @@ def embed(
         own = images[start + offset : min(start + offset + mine, len(images))]
         part[: len(own)] = own
         batch = jax.make_array_from_process_local_data(rows, part)
-        pending.append((start, gather(embed_batch(config, variables, batch, flip))))
+        embeddings = embed_batch(config, variables, batch, flip)
+        pending.append((start, _gather(embeddings, everywhere)))
         # One batch is computed while the next is read.
         if len(pending) > 1:
             collect(*pending.pop(0))
