@@ -22,9 +22,9 @@ from rmgl_jax.data.store import Split
 from rmgl_jax.training import checkpoints
 from rmgl_jax.training.journal import Journal
 from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.processes import claim_together
 from rmgl_jax.training.step import ParallelStep, TrainState, create_state, make_train_step
 from rmgl_jax.training.throughput import peak_flops, step_flops
-from rmgl_jax.training.workdir import claim
 
 Initialise = Callable[[dict[str, Any]], dict[str, Any]]
 """From fresh variables (`params`, `batch_stats`) to those that training starts from."""
@@ -77,7 +77,7 @@ def train(
     settings = config.train
     per_epoch = steps_per_epoch(split.labels, settings.persons, settings.images)
     total = settings.epochs * per_epoch
-    claim(config, workdir, write=chief)
+    claim_together(config, workdir)
 
     step = make_train_step(config, per_epoch)
     key = jax.random.key(settings.seed)
