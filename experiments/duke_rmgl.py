@@ -2,6 +2,11 @@
 
     python -m experiments.duke_rmgl --source DIR --workdir DIR --weights resnet50.pth
 
+Presets
+  paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
+  gpu    the same in bfloat16
+  cpu    a thin network at 96x48 for two CPU cores, from scratch
+
 The set was withdrawn by its owners in 2019. This reads a local copy and downloads nothing; think
 twice before you build on it.
 

@@ -2,6 +2,11 @@
 
     python -m experiments.folder_rmgl --source DIR --workdir DIR --weights resnet50.pth
 
+Presets
+  paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
+  gpu    the same in bfloat16
+  cpu    a thin network at 96x48 for two CPU cores, from scratch
+
 Without camera ids in the file names there is no same-camera rule, and the result says so.
 """
 

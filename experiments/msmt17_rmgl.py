@@ -3,6 +3,11 @@
     python -m experiments.msmt17_rmgl --source DIR --workdir DIR --weights resnet50.pth
     python -m experiments.msmt17_rmgl --dataset msmt17/trainval ...
 
+Presets
+  paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
+  gpu    the same in bfloat16
+  cpu    a thin network at 96x48 for two CPU cores, from scratch
+
 The default trains on the 30,248 images of `train`; `trainval` is 32,621. Papers differ, and the
 paper does not say which it used.
 

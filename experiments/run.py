@@ -135,10 +135,10 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     chief = jax.process_index() == 0
     if not chief:
         console = Console(quiet=True)
-    config = options.experiment
+    config = dataclasses.replace(options.experiment, pretrained=_fingerprint(options.weights))
     train_split, query, gallery = load_splits(options, config)
     model = dataclasses.replace(config.model, num_classes=train_split.num_classes)
-    config = dataclasses.replace(config, model=model, pretrained=_fingerprint(options.weights))
+    config = dataclasses.replace(config, model=model)
     console.print(_describe(config, train_split, query, gallery), highlight=False)
 
     def initialise(variables: dict[str, Any]) -> dict[str, Any]:
