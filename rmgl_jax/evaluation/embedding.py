@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.progress import track
 
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.augment import normalise
+from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL
 
 
@@ -79,8 +80,8 @@ def embed(
         raise ValueError(f"embed wants uint8 images (0..255, RGB), got {images.dtype}.")
     devices = jax.device_count()
     batch_size = -(-batch_size // devices) * devices
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    rows = NamedSharding(mesh, PartitionSpec("data"))
+    mesh = data_mesh()
+    rows = NamedSharding(mesh, PartitionSpec(AXIS))
     everywhere = NamedSharding(mesh, PartitionSpec())
     variables = jax.device_put(variables, everywhere)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.devices import data_mesh
 from rmgl_jax.training import checkpoints
 from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.step import create_state
@@ -87,7 +87,7 @@ def _abstract_state(config: ExperimentConfig) -> Any:
     # No shape depends on the length of an epoch.
     optimizer = make_optimizer(config.optimizer, steps_per_epoch=1)
     state = jax.eval_shape(lambda: create_state(config.model, optimizer, seed=0))
-    everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
+    everywhere = NamedSharding(data_mesh(), PartitionSpec())
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), state
     )

@@ -10,17 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rmgl_jax.config import AugmentConfig, ExperimentConfig, LossConfig, ModelConfig
 from rmgl_jax.data.augment import augment
+from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL, feature_layout
 from rmgl_jax.training.losses import total_loss
 from rmgl_jax.training.optimizer import learning_rate, make_optimizer
-
-AXIS = "data"
-"""Name of the mapped axis over devices."""
 
 Batch = Mapping[str, jax.typing.ArrayLike]
 """`images`: uint8 `[B, H, W, 3]`; `labels`: int32 `[B]`. Rows are grouped by person."""
@@ -189,7 +187,7 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         axis_name=AXIS,
         mining_axis=AXIS if train.mining == "global" else None,
     )
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    mesh = data_mesh()
     replicated, rows = (NamedSharding(mesh, spec) for spec in (P(), P(AXIS)))
     # A copy, made on the devices: the state is donated to the step, and device arrays made from
     # host memory may share it, on the CPU even with each other.
@@ -198,6 +196,9 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
     def replicate(state: TrainState) -> TrainState:
         return copy(jax.device_get(state))
 
+    def spread(part: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(rows, part)
+
     if train.parallel == "pmap":
         local = jax.local_device_count()
         run = jax.pmap(
@@ -205,7 +206,10 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         )
 
         def put(batch: Mapping[str, np.ndarray]) -> Batch:
-            return {name: part.reshape(local, -1, *part.shape[1:]) for name, part in batch.items()}
+            return {
+                name: spread(part.reshape(local, -1, *part.shape[1:]))
+                for name, part in batch.items()
+            }
 
     else:
         # The mapping is written out rather than left to XLA's partitioner: docs/decisions.md.
@@ -215,10 +219,7 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         run = jax.jit(mapped, donate_argnums=(0,))
 
         def put(batch: Mapping[str, np.ndarray]) -> Batch:
-            return {
-                name: jax.make_array_from_process_local_data(rows, part)
-                for name, part in batch.items()
-            }
+            return {name: spread(part) for name, part in batch.items()}
 
     return ParallelStep(run, put, replicate, devices)
 
