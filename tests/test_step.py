@@ -11,8 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from rmgl_jax.config import AugmentConfig, LossConfig, RandomShiftingConfig
+from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL
 from rmgl_jax.training.optimizer import learning_rate, make_optimizer
 from rmgl_jax.training.step import create_state, make_train_step, train_step
@@ -54,7 +57,7 @@ def on_one_device():
     return run_on_one_device(tiny_config())
 
 
-def run_on_one_device(config):
+def run_on_one_device(config, **shardings):
     optimizer = make_optimizer(config.optimizer, 10)
     step = jax.jit(
         partial(
@@ -64,7 +67,8 @@ def run_on_one_device(config):
             schedule=learning_rate(config.optimizer, 10),
             augmentation=config.augment,
             loss=config.loss,
-        )
+        ),
+        **shardings,
     )
     state = create_state(config.model, optimizer, 0)
     for number in range(3):
@@ -90,6 +94,14 @@ def test_four_devices_equal_one(parallel, on_one_device, request):
 
 def test_jit_equals_pmap(by_jit, by_pmap):
     assert_close(by_jit, by_pmap)
+
+
+def test_a_batch_left_to_the_partitioner_is_the_same(on_one_device):
+    """Nothing in the step depends on how XLA fuses it; the gradient of `jnp.max` once did."""
+    rows, everywhere = (NamedSharding(data_mesh(), spec) for spec in (P(AXIS), P()))
+    config = tiny_config()
+    state, _ = run_on_one_device(config, in_shardings=(everywhere, rows, everywhere))
+    assert_close(on_one_device[0].params, state.params)
 
 
 def test_every_parameter_and_statistic_moves(by_jit):
@@ -220,7 +232,9 @@ def test_golden_step():
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
         if "classifier" in str(path) or "reduction" in str(path) or "stem" in str(path)
     }
-    found = {name: float(value) for name, value in metrics.items()} | norms
+    # Counts jump where rounding decides a close call, so only what is continuous is compared.
+    counts = ("accuracy", "triplet_active", "triplet_skipped")
+    found = {k: float(v) for k, v in metrics.items() if not k.startswith(counts)} | norms
     if os.environ.get("RMGL_WRITE_GOLDEN"):
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
     golden = json.loads(GOLDEN.read_text())

@@ -20,8 +20,8 @@ def uniform_stripe_pool(maps: jax.Array, stripes: int, reduce: Reduce = "max") -
     batch, height, width, channels = maps.shape
     if height % stripes:
         raise ValueError(f"{stripes} uniform stripes do not divide maps of height {height}.")
-    cut = maps.reshape(batch, stripes, height // stripes, width, channels)
-    return cut.max((2, 3)) if reduce == "max" else cut.mean((2, 3))
+    cut = maps.reshape(batch, stripes, height // stripes * width, channels)
+    return first_max(cut, axis=2) if reduce == "max" else cut.mean(2)
 
 
 def activation_balanced_bounds(maps: jax.Array, stripes: int) -> jax.Array:
@@ -72,11 +72,23 @@ def activation_balanced_pool(maps: jax.Array, stripes: int, reduce: Reduce = "me
     inside = (bounds[:, :-1, None] <= row) & (row < bounds[:, 1:, None])  # [B, S, H]
     if reduce == "max":
         # Over W first, so that the mask acts on H rows only.
-        rows = maps.max(axis=2)[:, None]  # [B, 1, H, C]
-        return jnp.where(inside[..., None], rows, -jnp.inf).max(axis=2)
+        rows = first_max(maps, axis=2)[:, None]  # [B, 1, H, C]
+        return first_max(jnp.where(inside[..., None], rows, -jnp.inf), axis=2)
     rows = maps.mean(axis=2, dtype=jnp.promote_types(maps.dtype, jnp.float32))
     weight = inside / inside.sum(axis=2, keepdims=True)
     return jnp.einsum("bsh,bhc->bsc", weight.astype(rows.dtype), rows).astype(maps.dtype)
+
+
+def first_max(x: jax.Array, axis: int) -> jax.Array:
+    """Maximum along an axis, whose gradient goes to the first maximum alone.
+
+    The gradient of `jnp.max` goes to the entries that equal the maximum. A compiler that computes
+    an entry a second time for that comparison, in another order of operations, may find it to equal
+    no longer, and the gradient is lost (seen with XLA on CPUs). A position is not lost.
+    """
+    top = jnp.argmax(lax.stop_gradient(x), axis=axis, keepdims=True)
+    here = lax.broadcasted_iota(top.dtype, x.shape, axis % x.ndim) == top
+    return jnp.where(here, x, 0).sum(axis)
 
 
 def _check(maps: jax.Array, stripes: int, reduce: str = "max") -> None:

@@ -107,7 +107,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, mean_ap: float | Non
     """
     step = int(state.step)
     try:
-        manager.save(
+        saved = manager.save(
             step,
             args=ocp.args.StandardSave(state),
             metrics=None if mean_ap is None else {"mean_ap": mean_ap},
@@ -115,6 +115,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, mean_ap: float | Non
         )
     except Exception as error:  # Orbax hands on whatever its writer threads met.
         raise _failed(manager, error) from error
+    if not saved:  # Orbax passes over a step that is not later than all others.
+        raise CheckpointError(f"{manager.directory} has a checkpoint of step {step} or later.")
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
