@@ -123,6 +123,8 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     """
     if not options.workdir.strip():
         raise ValueError("The work directory is empty: --workdir wants a path.")
+    if "://" in options.workdir:
+        raise ValueError(f"--workdir must be a directory that is mounted, got {options.workdir}.")
     workdir = Path(options.workdir).expanduser()
     # Only now: importing these asks jax for its devices, which must follow `start_jax`.
     import jax
