@@ -339,6 +339,33 @@ def test_recomputation_changes_neither_names_nor_values():
     )
 
 
+def test_one_program_has_the_gradient_of_its_parts():
+    """Compiled as one, a maximum must not lose gradient to a second computation of its map."""
+    config = replace(TINY, granularities=(2,), paths=("receptive",), last_stage="res4")
+    model, variables, images = RMGL(config), random_variables(config), random_images(4, config)
+
+    def maps_of(params):
+        train = {"train": True, "method": "feature_maps", "mutable": "batch_stats"}
+        return model.apply({**variables, "params": params}, images, **train)[0]
+
+    def loss_of(params, maps):
+        logits, _ = model.apply(
+            {**variables, "params": params},
+            maps,
+            method=lambda m, maps: m.classifier(m.reduction(m._pool(maps, True), True)),
+            mutable="batch_stats",
+        )
+        return (logits**2).mean()
+
+    params = variables["params"]
+    whole = jax.jit(jax.grad(lambda params: loss_of(params, maps_of(params))))(params)
+    maps, backward = jax.vjp(jax.jit(maps_of), params)
+    heads, by_maps = jax.jit(jax.grad(loss_of, argnums=(0, 1)))(params, maps)
+    parts = jax.tree.map(jnp.add, heads, backward(by_maps)[0])
+    largest = max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(parts))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-3 * largest), whole, parts)
+
+
 def test_batch_statistics_are_those_of_all_devices_with_an_axis_name():
     config = replace(TINY, granularities=(2,), last_stage="res4")
     variables, images = random_variables(config), random_images(8, config)
