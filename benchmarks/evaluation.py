@@ -150,7 +150,7 @@ def main():
         print(json.dumps(measure(sys.argv[2], Problem(**json.loads(sys.argv[3])))))
         return
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=100)
     if arguments.size == "market":
         # 2,048 is the width of a ResNet-50's own embedding, 3,584 that of RMGL.
         problems = [replace(MARKET, width=2048), MARKET]
