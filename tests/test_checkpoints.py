@@ -199,6 +199,13 @@ def test_latest_and_best_are_kept(tmp_path):
         assert restore(manager, make_state(0, 10)).step == 6
 
 
+def test_an_earlier_step_is_not_passed_over_silently(directory):
+    with open_checkpoints(directory, keep=2) as manager:
+        for step in (1, 2):
+            with pytest.raises(CheckpointError, match=f"a checkpoint of step {step} or later"):
+                save(manager, make_state(step))
+
+
 def test_a_damaged_score_costs_the_score_alone(directory, caplog):
     for name, content in (("1", '{"mean_aq": 0.25}'), ("2", '{"mean_ap": 0.')):
         (directory / name / "metrics" / "metrics").write_text(content)

@@ -329,6 +329,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_its_step_run_again(stub, tmp_pa
         said
     )
     assert saved(tmp_path) == {9, 12}
+    # That of step 12 is a good one now.
+    assert train(CONFIG, tiny_split(), tmp_path, on_step=pytest.fail).params == state.params
 
 
 def test_all_damaged_stops_it(stub, tmp_path):
