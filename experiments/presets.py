@@ -8,6 +8,7 @@ from rmgl_jax.config import (
     ExperimentConfig,
     ModelConfig,
     OptimizerConfig,
+    Path,
     RandomShiftingConfig,
     TrainConfig,
 )
@@ -50,4 +51,51 @@ def small(dataset: str, epochs: int) -> ExperimentConfig:
         ),
         train=TrainConfig(epochs=epochs, persons=16, images=4, evaluate_every=epochs // 3),
         eval=EvalConfig(batch_size=128),
+    )
+
+
+def tiny(dataset: str) -> ExperimentConfig:
+    """A network of a few channels, for a few images: to see that everything works."""
+    base = small(dataset, epochs=3)
+    return replace(
+        base,
+        model=replace(base.model, width=4, embed_dim=16),
+        train=replace(base.train, persons=8),
+    )
+
+
+def of_sweeps(dataset: str) -> dict[str, ExperimentConfig]:
+    """The configurations that tables and figures start from; `dataset` is the paper's."""
+    return {
+        "paper": paper(dataset),
+        "gpu": gpu(dataset),
+        "demo": small("synthetic/demo", epochs=24),
+        "tiny": tiny("synthetic/tiny"),
+    }
+
+
+def components(
+    base: ExperimentConfig,
+    granularities: tuple[int, ...],
+    paths: tuple[Path, ...] = ("original",),
+    abp: bool = False,
+    rsa: bool = False,
+) -> ExperimentConfig:
+    """Chosen components of RMGL, and no others; without any it is the baseline of Table V.
+
+    Args:
+        base: what else is to be trained, and how.
+        granularities: stripes of each branch.
+        paths: both are "+RP", the receptive one alone is "only RP".
+        abp: activation balanced pooling, of the original path.
+        rsa: random shifting, with the base's probability, or always if that is 0.
+    """
+    shifting = base.augment.shifting
+    probability = (shifting.probability or 1.0) if rsa else 0.0
+    return replace(
+        base,
+        model=replace(
+            base.model, granularities=granularities, paths=paths, abp="always" if abp else "off"
+        ),
+        augment=replace(base.augment, shifting=replace(shifting, probability=probability)),
     )

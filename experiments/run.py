@@ -1,22 +1,23 @@
 """What every experiment does: prepare the data, train, evaluate, print one table."""
 
-import contextlib
 import dataclasses
 import hashlib
-import inspect
-import logging
-import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from absl import logging as absl_logging
 from rich.console import Console
 
+from rmgl_jax.command_line import (
+    errors_as_sentences,
+    keep_compiled_programs,
+    quiet_libraries,
+    write_text,
+)
 from rmgl_jax.config import ExperimentConfig
 
 PaperNumbers = Mapping[str, Mapping[str, float]]
@@ -57,6 +58,8 @@ class RunOptions:
     """ImageNet weights of the backbone (.safetensors, .pth); without, it starts from random."""
     baselines: bool = False
     """Also ranks by raw pixels and by colour histograms: the floor a network must rise above."""
+    figures: bool = False
+    """Ends by writing report.html with pictures, of real people too if the data set has them."""
     distributed: DistributedOptions = field(default_factory=DistributedOptions)
 
 
@@ -76,33 +79,11 @@ def main(presets: Mapping[str, ExperimentConfig], paper: PaperNumbers, descripti
         run(options, paper, console)
 
 
-@contextlib.contextmanager
-def errors_as_sentences(console: Console) -> Iterator[None]:
-    """Ends the program with one sentence for what a user can mend.
-
-    The environment variable RMGL_TRACEBACK gives the trace to whoever wants it.
-    """
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if os.environ.get("RMGL_TRACEBACK"):
-            raise
-        console.print(f"[bold red]Error:[/] {type(error).__name__}:", end=" ")
-        console.print(str(error), markup=False, highlight=False)
-        sys.exit(1)
-
-
 def parse(
     presets: Mapping[str, ExperimentConfig], description: str, arguments: list[str]
 ) -> RunOptions:
     """The options of a command line: a preset, changed by whatever else is given."""
-    preset = next(iter(presets))
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--preset":
-            preset = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
-    if preset not in presets:
-        sys.exit(f"There is no preset {preset!r}; there is {', '.join(presets)}.")
+    preset = chosen_preset(presets, arguments)
     config = presets[preset]
     default = RunOptions(
         experiment=config,
@@ -113,6 +94,18 @@ def parse(
     return tyro.cli(
         RunOptions, prog=program, default=default, args=arguments, description=description
     )
+
+
+def chosen_preset(presets: Mapping[str, ExperimentConfig], arguments: Sequence[str]) -> str:
+    """The preset that a command line names, which decides the defaults of all else."""
+    preset = next(iter(presets))
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--preset":
+            preset = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+    if preset not in presets:
+        sys.exit(f"There is no preset {preset!r}; there is {', '.join(presets)}.")
+    return preset
 
 
 def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
@@ -133,11 +126,17 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     from rmgl_jax.evaluation.result import EvaluationResult, print_results
     from rmgl_jax.models.pretrained import load_backbone
     from rmgl_jax.training.loop import train
+    from rmgl_jax.training.provenance import note_provenance
 
+    if options.figures and jax.process_count() > 1:
+        raise ValueError(
+            "--figures wants a single process; `python -m rmgl_jax.report` writes the report of "
+            "a finished run."
+        )
     chief = jax.process_index() == 0
     if not chief:
         console = Console(quiet=True)
-    config = dataclasses.replace(options.experiment, pretrained=_fingerprint(options.weights))
+    config = dataclasses.replace(options.experiment, pretrained=fingerprint(options.weights))
     train_split, query, gallery = load_splits(options, config)
     model = dataclasses.replace(config.model, num_classes=train_split.num_classes)
     config = dataclasses.replace(config, model=model)
@@ -185,9 +184,15 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
         measure({"params": state.params, "batch_stats": state.batch_stats})
     result = dataclasses.replace(results[-1], step=str(int(state.step)))
     if chief:
+        note_provenance(workdir)
         write_text(workdir / "result.json", result.to_json())
     floor = rank_baselines(query, gallery) if options.baselines and chief else None
     print_results([result], paper, baselines=floor, console=console)
+    if options.figures:
+        from rmgl_jax.report.page import write_report
+
+        report = write_report(workdir, data_dir=options.data_dir, figures=True)
+        console.print(f"The report is in {report}", highlight=False, markup=False)
     console.print(f"Everything of this run is in {workdir}", highlight=False)
     return result
 
@@ -218,18 +223,6 @@ def load_splits(options: RunOptions, config: ExperimentConfig) -> tuple[Any, Any
     )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file, and the directories it lies in, completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _describe(config: ExperimentConfig, train: Any, query: Any, gallery: Any) -> str:
     import jax
 
@@ -243,7 +236,8 @@ def _describe(config: ExperimentConfig, train: Any, query: Any, gallery: Any) ->
     )
 
 
-def _fingerprint(weights: Path | None) -> str:
+def fingerprint(weights: Path | None) -> str:
+    """Name and digest of a weights file, as a configuration records it."""
     if weights is None:
         return "none"
     if not weights.is_file():
@@ -251,31 +245,10 @@ def _fingerprint(weights: Path | None) -> str:
     return f"{weights.name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
 
 
-def quiet_libraries() -> None:
-    """Silences Orbax and TFDS, which log their inner steps: what matters is said by ourselves."""
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # Where Orbax can't read or write one array it drops the tasks of all others, and Python would
-    # report each of them.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    report = sys.unraisablehook
-
-    def report_others(unraisable: Any) -> None:
-        closed = "Event loop is closed" in str(unraisable.exc_value)
-        if not (closed or inspect.iscoroutine(unraisable.object)):
-            report(unraisable)
-
-    sys.unraisablehook = report_others
-
-
 def start_jax(options: DistributedOptions) -> None:
     """Chooses where compiled programs are kept, and joins the other processes if there are any."""
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
-        # Compiled programs outlive the run: the second start of the same one takes seconds.
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    keep_compiled_programs()
     if options.enabled:
         jax.distributed.initialize(options.coordinator, options.processes, options.process)

@@ -10,19 +10,12 @@ Presets
 What was measured is in docs/reproduction.md.
 """
 
-from dataclasses import replace
-
 from experiments import presets
 from experiments.run import main
 
-_TINY = presets.small("synthetic/tiny", epochs=3)
 PRESETS = {
     "demo": presets.small("synthetic/demo", epochs=24),
-    "tiny": replace(
-        _TINY,
-        model=replace(_TINY.model, width=4, embed_dim=16),
-        train=replace(_TINY.train, persons=8),
-    ),
+    "tiny": presets.tiny("synthetic/tiny"),
     "paper": presets.paper("synthetic/full"),
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import run, transfer
+from experiments import run, sweep, transfer
 from tests.trained_run import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +38,9 @@ def test_command_is_understood(page, command, monkeypatch):
         transfer._parse(transfer.EvaluateOptions, "", words[3:])
     elif words[2].startswith("experiments.table4"):
         transfer._parse(transfer.TableOptions, "", words[3:])
+    elif hasattr(module, "SWEEP"):
+        options = sweep.parse(module.SWEEP, "", words[3:])
+        assert sweep.choose_rows(module.SWEEP, options.rows)
     elif words[2].startswith("experiments."):
         options = run.parse(module.PRESETS, "", words[3:])
         assert options.preset in module.PRESETS
