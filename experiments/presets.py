@@ -99,3 +99,32 @@ def components(
         ),
         augment=replace(base.augment, shifting=replace(shifting, probability=probability)),
     )
+
+
+def mgn(base: ExperimentConfig) -> ExperimentConfig:
+    """MGN (Wang et al., ACM MM 2018) in RMGL's network, under the base's budget.
+
+    A global branch beside those of 2 and 3 stripes, one path, no ABP and no RSA; a ReLU after the
+    reduction; a triplet loss on each global feature, of margin 1.2. Unlike MGN's own, the global
+    branch keeps the last stage's resolution, and the global features are classified after their
+    reduction.
+    """
+    config = components(base, (1, 2, 3))
+    return replace(
+        config,
+        model=replace(config.model, reduction_relu=True),
+        loss=replace(config.loss, triplet_features="global", margin=1.2),
+    )
+
+
+def pcb(base: ExperimentConfig) -> ExperimentConfig:
+    """PCB (Sun et al., ECCV 2018) in RMGL's network, under the base's budget.
+
+    Six stripes pooled by the average, no global feature, cross-entropy alone.
+    """
+    config = components(base, (6,))
+    return replace(
+        config,
+        model=replace(config.model, original_global=False, uniform_pool="mean"),
+        loss=replace(config.loss, triplet_weight=0.0),
+    )
