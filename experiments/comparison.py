@@ -13,6 +13,7 @@ from rich.text import Text
 from scipy import stats
 
 from experiments.run import write_text
+from experiments.sweep import RERANKED
 
 if TYPE_CHECKING:
     from experiments.sweep import Row, Sweep, SweepOptions
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 OURS = ("rank-1", "mAP (step)", "mAP (official)")
 SIGNIFICANT = 0.05
-_RERANKED = " re-ranked"
 _TEST = (
     "Mean and standard deviation over the n seeds, in percent. A difference of two rows is called "
     f"significant where Welch's two-sided t-test gives p < {SIGNIFICANT:g}, each on its own: with "
@@ -60,6 +60,11 @@ def show(
     for note in notes:
         console.print(note, highlight=False, markup=False)
     path = options.workdir.expanduser() / f"{sweep.name}.md"
+    if any(row.points for row in results):
+        from experiments.curves import draw
+
+        draw(sweep, results, dataset, path.with_suffix(".png"))
+        console.print(f"Drawn to {path.with_suffix('.png')}", highlight=False, markup=False)
     parts = [f"# {sweep.title}", *notes, *map(_markdown, grids)]
     write_text(path, "\n\n".join(parts) + "\n")
     console.print(f"Written to {path}", highlight=False, markup=False)
@@ -82,7 +87,7 @@ def paper_grid(
     rows = []
     for name, runs, paper in lines:
         ours = values(runs)
-        row = [name, str(len(runs)) if runs or not paper else "–", _spread(ours["rank-1"])]
+        row = [name, str(len(runs) or "–"), _spread(ours["rank-1"])]
         row += _beside(ours["rank-1"], paper.get("rank-1")) if with_paper else []
         row += [_spread(ours["mAP (step)"]), _spread(ours["mAP (official)"])]
         row += _beside(ours["mAP (step)"], paper.get("mAP")) if with_paper else []
@@ -95,15 +100,15 @@ def _lines(
 ) -> Iterator[tuple[str, list[Mapping[str, float]], Mapping[str, float]]]:
     """Name, measures of each run and the paper's numbers: other methods' first, then ours."""
     for method, numbers in sweep.published.items():
-        for suffix in ("", _RERANKED):
+        for suffix in ("", RERANKED):
             if dataset + suffix in numbers:
                 yield f"{method}{suffix} (published)", [], numbers[dataset + suffix]
     for row, runs in results.items():
         yield row.name, [plain(run) for run in runs], row.paper.get(dataset, {})
         reranked = [run for run in runs if run.reranked is not None]
-        paper = row.paper.get(dataset + _RERANKED, {})
+        paper = row.paper.get(dataset + RERANKED, {})
         if reranked or paper:
-            yield row.name + _RERANKED, [again(run) for run in reranked], paper
+            yield row.name + RERANKED, [again(run) for run in reranked], paper
 
 
 def plain(result: "EvaluationResult") -> Mapping[str, float]:
@@ -197,7 +202,7 @@ def notes_of(
         f"width {config.model.width}. The result is that of the last step.",
         _TEST,
     ]
-    sets = sorted({key.removesuffix(_RERANKED) for row in results for key in row.paper})
+    sets = sorted({key.removesuffix(RERANKED) for row in results for key in row.paper})
     if sets and config.dataset not in sets:
         notes.append(f"The paper has numbers of {', '.join(sets)} alone: none stand beside these.")
     elif sets:

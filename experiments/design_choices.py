@@ -23,7 +23,7 @@ from rmgl_jax.config import ExperimentConfig
 
 def _with(base: ExperimentConfig, **model: object) -> ExperimentConfig:
     """RMGL with all its components, and one choice in its network."""
-    config = presets.components(base, (2, 3), ("original", "receptive"), abp=True, rsa=True)
+    config = presets.rmgl(base)
     return replace(config, model=replace(config.model, **model))
 
 

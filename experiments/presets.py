@@ -1,5 +1,6 @@
 """Named configurations that several experiments share, each a change of the paper's."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from rmgl_jax.config import (
@@ -101,6 +102,11 @@ def components(
     )
 
 
+def rmgl(base: ExperimentConfig) -> ExperimentConfig:
+    """Two-branch RMGL with all components, whatever the base has of them."""
+    return components(base, (2, 3), ("original", "receptive"), abp=True, rsa=True)
+
+
 def mgn(base: ExperimentConfig) -> ExperimentConfig:
     """MGN (Wang et al., ACM MM 2018) in RMGL's network, under the base's budget.
 
@@ -128,3 +134,11 @@ def pcb(base: ExperimentConfig) -> ExperimentConfig:
         model=replace(config.model, original_global=False, uniform_pool="mean"),
         loss=replace(config.loss, triplet_weight=0.0),
     )
+
+
+def reranked(
+    base: ExperimentConfig, change: Callable[[ExperimentConfig], ExperimentConfig]
+) -> ExperimentConfig:
+    """A changed base that is re-ranked too."""
+    config = change(base)
+    return replace(config, eval=replace(config.eval, rerank=True))

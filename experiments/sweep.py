@@ -29,6 +29,9 @@ from rmgl_jax.config import ExperimentConfig
 if TYPE_CHECKING:  # Importing this asks jax for its devices.
     from rmgl_jax.evaluation.result import EvaluationResult
 
+RERANKED = " re-ranked"
+"""After a data set's name: what was measured after re-ranking."""
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -42,10 +45,13 @@ class Row:
     """Published numbers in percent, by data set (with " re-ranked" after it) and measure."""
     against: str | None = None
     """Name of the row that this one is compared with."""
-    series: str = ""
-    """The line of the figure that a point belongs to."""
-    x: float | str | None = None
-    """The point's place on it. None is no point of a figure."""
+    points: Mapping[str, float | str] = field(default_factory=dict)
+    """In a figure: the lines it is a point of, and where on the horizontal axis."""
+
+
+def numbers(by_dataset: Mapping[str, tuple[float, float]]) -> PaperNumbers:
+    """Pairs of mAP and rank-1, as the paper prints them, by data set."""
+    return {name: {"mAP": pair[0], "rank-1": pair[1]} for name, pair in by_dataset.items()}
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,9 @@ class PlannedRun:
         return f"{self.row.name}, seed {self.config.train.seed}"
 
     @property
-    def finished(self) -> bool:
-        """Whether its result is there."""
-        return (self.directory / "result.json").exists()
+    def result(self) -> Path:
+        """The file that is there when it has finished."""
+        return self.directory / "result.json"
 
 
 def main(sweep: Sweep, description: str) -> None:
@@ -244,12 +250,16 @@ def finished_runs(
     started_from = {}
     for row in rows:
         directory = options.workdir.expanduser() / row.name
-        for path in sorted(directory.glob("seed*/result.json")):
-            seed = int(path.parent.name.removeprefix("seed"))
+        seeds = (path.parent.name[4:] for path in directory.glob("seed*/result.json"))
+        for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
             planned = _plan(row, options.experiment, seed, options)
             check_plan([planned], drawing=True)
             started_from[read_config(planned.directory).pretrained] = planned.name
-            found[row].append(EvaluationResult.from_json(path.read_text()))
+            try:
+                text = planned.result.read_text()
+                found[row].append(EvaluationResult.from_json(text))
+            except ValueError as error:
+                raise ValueError(f"{planned.result} is damaged: {error}") from error
     if len(started_from) > 1:
         each = ", ".join(f"{weights} ({name})" for weights, name in started_from.items())
         raise ValueError(f"The runs of one table started from different weights: {each}.")
@@ -278,7 +288,7 @@ def check_plan(plan: Sequence[PlannedRun], drawing: bool = False) -> None:
 def _differences(planned: PlannedRun, drawing: bool) -> Iterator[str]:
     from rmgl_jax.training.workdir import CONFIG_NAME, differences, read_config
 
-    if not (planned.directory / CONFIG_NAME).exists():
+    if not planned.result.exists() and not (planned.directory / CONFIG_NAME).exists():
         return
     stored, mine = read_config(planned.directory), planned.config
     # The number of identities comes from the data.
@@ -298,17 +308,17 @@ def _run_all(
     import jax
 
     problems: list[str] = []
-    if plan and not all(planned.finished for planned in plan):
+    if plan and not all(planned.result.exists() for planned in plan):
         # Prepared and decoded once; what is wrong with the data is said once.
         single.load_splits(_settings(plan[0], options), plan[0].config)
     for number, planned in enumerate(plan, start=1):
         heading = f"[{number}/{len(plan)}] {planned.name}"
-        if planned.finished:
+        if planned.result.exists():
             console.print(f"{heading}: done before", highlight=False, markup=False)
             continue
         console.rule(heading.replace("[", r"\["))
         try:
-            run_one(_settings(planned, options), planned.row.paper, console)
+            run_one(_settings(planned, options), paper_of(planned), console)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             problems.append(f"{planned.name}: {type(error).__name__}: {error}")
             console.print(f"Failed: {problems[-1]}", highlight=False, markup=False)
@@ -317,6 +327,13 @@ def _run_all(
             jax.clear_caches()
             gc.collect()
     return problems
+
+
+def paper_of(planned: PlannedRun) -> PaperNumbers:
+    """The row's published numbers of the data set that it runs on."""
+    dataset = planned.config.dataset
+    names = (dataset, dataset + RERANKED)
+    return {name: planned.row.paper[name] for name in names if name in planned.row.paper}
 
 
 def _settings(planned: PlannedRun, options: SweepOptions) -> RunOptions:

@@ -23,11 +23,9 @@ measured is in docs/reproduction.md.
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import Row, Sweep, main
-from rmgl_jax.config import Path
+from experiments.sweep import Row, Sweep, main, numbers
 
-BOTH: tuple[Path, ...] = ("original", "receptive")
-RP: tuple[Path, ...] = ("receptive",)
+_RP, _ONLY_RP = ("original", "receptive"), ("receptive",)
 
 
 def _row(
@@ -38,35 +36,33 @@ def _row(
     against: str | None = None,
     **parts: object,
 ) -> Row:
-    """The paper's numbers are mAP and rank-1, as it prints them."""
-    numbers = {"market1501": market, "dukemtmc_reid": duke}
     return Row(
         name=name,
         change=partial(presets.components, granularities=granularities, **parts),
-        paper={key: {"mAP": mean, "rank-1": first} for key, (mean, first) in numbers.items()},
+        paper=numbers({"market1501": market, "dukemtmc_reid": duke}),
         against=against,
     )
 
 
 _TWO, _THREE, _BOTH = "2-stripe", "3-stripe", "2+3-stripe"
-_ALL = {"paths": BOTH, "abp": True, "rsa": True}
+_ALL = {"paths": _RP, "abp": True, "rsa": True}
 _RMGL = f"{_BOTH}+RP+ABP+RSA"
 
 ROWS = (
     _row(_TWO, (85.6, 95.0), (76.5, 88.1), (2,)),
     _row(_THREE, (85.5, 94.9), (77.1, 88.2), (3,)),
     _row(_BOTH, (87.1, 95.5), (79.0, 89.3), (2, 3)),
-    _row(f"{_TWO}+RP", (86.8, 95.0), (77.5, 88.1), (2,), _TWO, paths=BOTH),
-    _row(f"{_THREE}+RP", (86.6, 95.3), (78.3, 88.9), (3,), _THREE, paths=BOTH),
-    _row(f"{_BOTH}+RP", (88.3, 95.7), (79.9, 89.5), (2, 3), _BOTH, paths=BOTH),
-    _row(f"{_TWO}-only-RP", (86.3, 95.0), (77.2, 88.0), (2,), _TWO, paths=RP),
-    _row(f"{_THREE}-only-RP", (86.5, 95.3), (78.1, 88.7), (3,), _THREE, paths=RP),
-    _row(f"{_BOTH}-only-RP", (88.0, 95.7), (79.6, 89.3), (2, 3), _BOTH, paths=RP),
+    _row(f"{_TWO}+RP", (86.8, 95.0), (77.5, 88.1), (2,), _TWO, paths=_RP),
+    _row(f"{_THREE}+RP", (86.6, 95.3), (78.3, 88.9), (3,), _THREE, paths=_RP),
+    _row(f"{_BOTH}+RP", (88.3, 95.7), (79.9, 89.5), (2, 3), _BOTH, paths=_RP),
+    _row(f"{_TWO}-only-RP", (86.3, 95.0), (77.2, 88.0), (2,), _TWO, paths=_ONLY_RP),
+    _row(f"{_THREE}-only-RP", (86.5, 95.3), (78.1, 88.7), (3,), _THREE, paths=_ONLY_RP),
+    _row(f"{_BOTH}-only-RP", (88.0, 95.7), (79.6, 89.3), (2, 3), _BOTH, paths=_ONLY_RP),
     _row(f"{_TWO}+RSA", (86.8, 95.2), (77.4, 88.9), (2,), _TWO, rsa=True),
     _row(f"{_THREE}+RSA", (86.6, 95.2), (78.1, 88.6), (3,), _THREE, rsa=True),
     _row(f"{_BOTH}+RSA", (88.3, 95.9), (79.9, 89.5), (2, 3), _BOTH, rsa=True),
-    _row(f"{_TWO}+RP+RSA", (88.1, 95.5), (78.7, 89.1), (2,), _TWO, paths=BOTH, rsa=True),
-    _row(f"{_BOTH}+RP+RSA", (89.7, 96.1), (80.8, 90.3), (2, 3), _BOTH, paths=BOTH, rsa=True),
+    _row(f"{_TWO}+RP+RSA", (88.1, 95.5), (78.7, 89.1), (2,), _TWO, paths=_RP, rsa=True),
+    _row(f"{_BOTH}+RP+RSA", (89.7, 96.1), (80.8, 90.3), (2, 3), _BOTH, paths=_RP, rsa=True),
     _row(f"{_TWO}+ABP", (86.0, 95.2), (76.7, 88.5), (2,), _TWO, abp=True),
     _row(f"{_THREE}+ABP", (86.5, 95.2), (77.4, 88.6), (3,), _THREE, abp=True),
     _row(f"{_BOTH}+ABP", (87.8, 95.5), (79.3, 89.7), (2, 3), _BOTH, abp=True),
