@@ -1,0 +1,52 @@
+"""Responses on the last maps of the original and the receptive paths (Fig. 4)."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from rmgl_jax.config import ModelConfig
+from rmgl_jax.data.normalisation import normalise
+from rmgl_jax.models.rmgl import RMGL
+
+
+@partial(jax.jit, static_argnames="config")
+def last_maps(
+    config: ModelConfig, variables: Mapping[str, Any], images: jax.Array
+) -> dict[str, jax.Array]:
+    """Last maps of uint8 images [B, H, W, 3]: `{"local2/original": [B, h, w, C], ...}`."""
+    return RMGL(config).apply(variables, normalise(images), method="feature_maps")
+
+
+def responses(maps: np.ndarray) -> np.ndarray:
+    """Mean over the channels, scaled to 0..1 for each image: `[B, h, w, C] -> [B, h, w]`.
+
+    An image that responds everywhere alike gives zeros.
+    """
+    mean = np.asarray(maps, np.float32).mean(axis=3)
+    low, high = (f(mean, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+    return (mean - low) / np.where(high > low, high - low, 1.0)
+
+
+def overlay(pixels: np.ndarray, response: np.ndarray, height: int) -> np.ndarray:
+    """An image with its response over it as a colour map, from dark (none) to yellow.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        response: [h, w], values 0..1.
+        height: of the result; its width follows the image's.
+
+    Returns:
+        uint8 [height, W', 3].
+    """
+    size = (max(1, round(pixels.shape[1] * height / pixels.shape[0])), height)
+    image = Image.fromarray(np.asarray(pixels)).resize(size, Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(response.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    heat = matplotlib.colormaps["inferno"](np.clip(np.asarray(smooth), 0.0, 1.0))[..., :3]
+    # The image is taken grey: its own colours would be read as response.
+    grey = np.asarray(image.convert("L"), np.float32)[..., None] / 255
+    return np.round(255 * (0.4 * grey + 0.6 * heat)).astype(np.uint8)
