@@ -1,0 +1,430 @@
+import io
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from experiments import comparison, presets, run, sweep
+from experiments.sweep import Row, Sweep, SweepOptions, numbers, run_sweep
+from rmgl_jax.evaluation.ranking import RankMetrics
+from rmgl_jax.evaluation.result import EvaluationResult, Reranked
+from rmgl_jax.training.workdir import claim
+
+BASE = presets.tiny("market1501")
+
+
+def with_margin(base, margin):
+    return replace(base, loss=replace(base.loss, margin=margin))
+
+
+def with_four_stripes(base):
+    return replace(base, model=replace(base.model, granularities=(4,)))
+
+
+TABLE = Sweep(
+    name="table0",
+    title="A table",
+    presets={"tiny": BASE, "demo": presets.small("synthetic/demo", epochs=24)},
+    rows=(
+        Row("plain", partial(with_margin, margin=0.6), numbers({"market1501": (50.0, 60.0)})),
+        Row("soft", partial(with_margin, margin=None), against="plain"),
+        Row("wide", partial(with_margin, margin=1.2), against="plain"),
+    ),
+    published={
+        "Other": numbers({"market1501": (40.0, 45.5), "market1501 re-ranked": (70.0, 71.0)})
+    },
+)
+# rank-1 and mAP of each row's seeds 0, 1 and 2; the official mAP is 2 less than the other.
+FOUND = {
+    "plain": [(62.0, 51.0), (64.0, 53.0), (66.0, 55.0)],
+    "soft": [(60.0, 52.0), (66.0, 52.5), (63.0, 53.0)],
+    "wide": [(82.0, 71.0), (84.0, 73.0), (86.0, 75.0)],
+}
+
+
+def result(rank_1, mean_ap, reranked=None, dataset="market1501"):
+    def metrics(first, mean):
+        return RankMetrics(
+            cmc=np.array([first, 1.0]),
+            mean_ap=mean,
+            mean_ap_official=mean - 0.02,
+            mean_inp=0.1,
+            n_valid_queries=1,
+            ap=np.array([mean]),
+            ap_official=np.array([mean]),
+            inp=np.array([0.1]),
+            first_match_rank=np.array([1]),
+        )
+
+    again = reranked and Reranked(metrics(*reranked), 20, 6, 0.3)
+    return EvaluationResult(
+        dataset=dataset,
+        version="1.0.0",
+        n_query=1,
+        n_gallery=15_913,
+        n_ids=1,
+        flipped=True,
+        same_camera_rule=True,
+        plain=metrics(rank_1, mean_ap),
+        reranked=again,
+    )
+
+
+class Runs:
+    """In place of `experiments.run.run`: leaves what a run leaves, without training."""
+
+    def __init__(self, failing=(), reranked=False):
+        self.done, self.failing, self.reranked = [], failing, reranked
+        self.papers = []
+
+    def __call__(self, options, paper, console):
+        workdir = Path(options.workdir)
+        row, seed = workdir.parts[-2], options.experiment.train.seed
+        assert workdir.name == f"seed{seed}"
+        if (row, seed) in self.failing:
+            raise self.failing[row, seed]
+        self.done.append((row, seed))
+        self.papers.append(paper)
+        config = replace(options.experiment, pretrained=run.fingerprint(options.weights))
+        # The number of identities comes from the data.
+        claim(replace(config, model=replace(config.model, num_classes=16)), workdir)
+        rank_1, mean_ap = FOUND[row][seed]
+        again = (0.9, 0.8) if self.reranked else None
+        found = result(rank_1 / 100, mean_ap / 100, again, config.dataset)
+        (workdir / "result.json").write_text(found.to_json())
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch):
+    """Counts how often the data set is prepared."""
+    calls = []
+    monkeypatch.setattr(run, "load_splits", lambda options, config: calls.append(config.dataset))
+    return calls
+
+
+@pytest.fixture
+def options(tmp_path):
+    return SweepOptions(experiment=BASE, workdir=tmp_path / "sweep", preset="tiny")
+
+
+def do(table, options, runs=None):
+    """What is printed, and the Markdown file."""
+    console = Console(file=io.StringIO(), width=200)
+    run_sweep(table, options, console, runs or Runs())
+    file = options.workdir / f"{table.name}.md"
+    return console.file.getvalue(), file.read_text() if file.exists() else ""
+
+
+def cells(markdown, row):
+    lines = (line for line in markdown.splitlines() if line.startswith(f"| {row} | "))
+    line = next(lines)  # The rows' differences are below.
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+# Running
+
+
+def test_all_rows_are_run_with_each_seed_in_turn(options, prepared):
+    runs = Runs()
+    do(TABLE, replace(options, seeds=2), runs)
+    names = ("plain", "soft", "wide")
+    assert runs.done == [(name, seed) for seed in (0, 1) for name in names]
+    assert prepared == ["market1501"]
+    stored = json.loads((options.workdir / "soft" / "seed1" / "config.json").read_text())
+    assert stored["train"]["seed"] == 1
+    assert stored["loss"]["margin"] is None
+    assert stored["model"]["width"] == BASE.model.width
+
+
+def test_seeds_start_from_the_base(options):
+    runs = Runs()
+    base = replace(BASE, train=replace(BASE.train, seed=1))
+    do(TABLE, replace(options, experiment=base, seeds=2, rows=("plain",)), runs)
+    assert runs.done == [("plain", 1), ("plain", 2)]
+
+
+def test_the_finished_is_not_run_again(options, prepared):
+    do(TABLE, replace(options, rows=("plain",)))
+    again = Runs()
+    do(TABLE, options, again)
+    assert again.done == [("soft", 0), ("wide", 0)]
+    prepared.clear()
+    printed, _ = do(TABLE, options, nothing := Runs())
+    assert nothing.done == []
+    assert prepared == []
+    assert printed.count("done before") == 3
+
+
+def test_an_interrupted_sweep_goes_on(options):
+    stopped = Runs(failing={("soft", 0): SystemExit(143)})
+    with pytest.raises(SystemExit):
+        do(TABLE, options, stopped)
+    assert stopped.done == [("plain", 0)]
+    # What was begun has a configuration, but no result.
+    begun = options.workdir / "soft" / "seed0"
+    config = with_margin(BASE, None)
+    claim(replace(config, model=replace(config.model, num_classes=16)), begun)
+    again = Runs()
+    do(TABLE, options, again)
+    assert again.done == [("soft", 0), ("wide", 0)]
+
+
+def test_failed_rows_are_named_after_the_others_were_run(options):
+    failing = {("soft", 0): RuntimeError("The loss is NaN."), ("plain", 1): OSError("disk full")}
+    runs = Runs(failing)
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(ValueError, match="2 without a result") as caught:
+        run_sweep(TABLE, replace(options, seeds=2), console, runs)
+    assert "soft, seed 0: RuntimeError: The loss is NaN." in str(caught.value)
+    assert "plain, seed 1: OSError: disk full" in str(caught.value)
+    assert runs.done == [("plain", 0), ("wide", 0), ("soft", 1), ("wide", 1)]
+    assert "A table: market1501" in console.file.getvalue()
+
+
+def test_a_row_that_is_not_possible_is_named(options):
+    table = replace(TABLE, rows=(*TABLE.rows, Row("four", with_four_stripes)))
+    runs = Runs()
+    with pytest.raises(ValueError, match=r"four is not possible here: .*4 stripes.*height 6"):
+        do(table, options, runs)
+    assert runs.done == [("plain", 0), ("soft", 0), ("wide", 0)]
+    _, markdown = do(table, replace(options, only_draw=True))
+    assert "Not run: four." in markdown
+
+
+def test_what_is_wrong_with_the_data_is_said_once(options, monkeypatch):
+    def absent(options, config):
+        raise FileNotFoundError("There is no such data set.")
+
+    monkeypatch.setattr(run, "load_splits", absent)
+    with pytest.raises(FileNotFoundError, match="no such data set"):
+        do(TABLE, options)
+
+
+@pytest.mark.parametrize("only_draw", [False, True])
+def test_another_configuration_is_refused(options, only_draw):
+    do(TABLE, options)
+    changed = replace(BASE, optimizer=replace(BASE.optimizer, momentum=0.8))
+    runs = Runs()
+    with pytest.raises(ValueError, match=r"plain.seed0 holds .*optimizer.momentum was 0.9, is now"):
+        do(TABLE, replace(options, experiment=changed, only_draw=only_draw), runs)
+    assert runs.done == []
+
+
+def test_a_run_that_was_only_begun_with_another_configuration_is_refused(options):
+    claim(BASE, options.workdir / "wide" / "seed0")
+    runs = Runs()
+    with pytest.raises(ValueError, match=r"loss.margin was 0.6, is now 1.2"):
+        do(TABLE, options, runs)
+    assert runs.done == []
+
+
+def test_weights_decide_what_is_the_same_run(options, tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"some")
+    do(TABLE, replace(options, weights=weights, rows=("plain",)))
+    with pytest.raises(ValueError, match=r"pretrained was weights.pth sha256:\w+, is now none"):
+        do(TABLE, options)
+    # To draw they need not be there, but all rows must have started from the same.
+    weights.unlink()
+    _, markdown = do(TABLE, replace(options, only_draw=True))
+    assert cells(markdown, "plain")[1] == "62.00"
+    claim(with_margin(BASE, None), directory := options.workdir / "soft" / "seed0")
+    (directory / "result.json").write_text(result(0.6, 0.5).to_json())
+    with pytest.raises(ValueError, match=r"started from different weights: weights.pth .*, none"):
+        do(TABLE, replace(options, only_draw=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"rows": ("hard", "soft")}, "has no row hard; it has plain, soft, wide"),
+        ({"seeds": 0}, "--seeds must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options(options, change, match):
+    with pytest.raises(ValueError, match=match):
+        do(TABLE, replace(options, **change))
+
+
+def test_a_damaged_result_is_named(options):
+    do(TABLE, options)
+    path = options.workdir / "soft" / "seed0" / "result.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(ValueError, match=r"soft.seed0.result.json is damaged"):
+        do(TABLE, options)
+
+
+def test_sweeps_that_contradict_themselves():
+    row = TABLE.rows[0]
+    with pytest.raises(ValueError, match="same name"):
+        replace(TABLE, rows=(row, row))
+    with pytest.raises(ValueError, match="rows it has not"):
+        replace(TABLE, rows=TABLE.rows[1:])
+
+
+# The command line
+
+
+def test_command_line():
+    options = sweep.parse(TABLE, "", ["--seeds", "3", "--rows", "soft", "wide", "--only_draw"])
+    assert (options.preset, options.seeds, options.rows) == ("tiny", 3, ("soft", "wide"))
+    assert options.only_draw
+    assert options.workdir == Path("runs/table0_market1501_tiny")
+    options = sweep.parse(TABLE, "", ["--preset=demo", "--train.epochs", "2", "--workdir", "here"])
+    assert options.experiment.dataset == "synthetic/demo"
+    assert options.experiment.train.epochs == 2
+    assert options.workdir == Path("here")
+    options = sweep.parse(TABLE, "", ["--dataset", "cuhk03_np/labeled"])
+    assert options.workdir == Path("runs/table0_cuhk03_np_labeled_tiny")
+    with pytest.raises(SystemExit, match="no preset 'huge'; there is tiny, demo"):
+        sweep.parse(TABLE, "", ["--preset", "huge"])
+
+
+def test_the_exit_status_says_that_rows_failed(tmp_path, monkeypatch, capsys):
+    def fail(options, paper, console):
+        raise RuntimeError("The loss is NaN.")
+
+    monkeypatch.setattr(sweep, "start_jax", lambda options: None)
+    monkeypatch.setattr(sweep, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(sweep.run_sweep, "__defaults__", (fail,))
+    monkeypatch.setattr(sys, "argv", ["table0", "--workdir", str(tmp_path), "--rows", "soft"])
+    with pytest.raises(SystemExit) as caught:
+        sweep.main(TABLE, "")
+    assert caught.value.code == 1
+    assert "1 without a result. soft, seed 0" in " ".join(capsys.readouterr().out.split())
+
+
+# What is shown
+
+
+def test_table_of_one_seed(options):
+    printed, markdown = do(TABLE, options)
+    assert cells(markdown, "plain")[:5] == ["1", "62.00", "60.0", "+2.00", "51.00"]
+    assert cells(markdown, "plain")[5:] == ["49.00", "50.0", "+1.00"]
+    assert cells(markdown, "Other (published)") == [*"––", "45.5", *"–––", "40.0", "–"]
+    assert cells(markdown, "Other re-ranked (published)")[2] == "71.0"
+    soft = next(line for line in markdown.splitlines() if line.startswith("| soft | plain"))
+    assert soft == "| soft | plain | -2.00 (one seed: no claim) | +1.00 (one seed: no claim) |"
+    assert "significant (p" not in printed
+
+
+def test_table_of_three_seeds(options):
+    _, markdown = do(TABLE, replace(options, seeds=3))
+    # Means and standard deviations (n - 1) by hand: 62, 64, 66 and 51, 53, 55.
+    assert cells(markdown, "plain")[:5] == ["3", "64.00 ± 2.00", "60.0", "+4.00", "53.00 ± 2.00"]
+    assert cells(markdown, "plain")[5:] == ["51.00 ± 2.00", "50.0", "+3.00"]
+    assert cells(markdown, "wide")[2:4] == ["–", "–"]
+    lines = markdown.splitlines()
+    (soft,) = (line for line in lines if line.startswith("| soft | plain"))
+    # t = -1 / sqrt(4 / 3 + 9 / 3) with 3.48 degrees of freedom.
+    assert "-1.00 (not significant, p 0.660)" in soft
+    (wide,) = (line for line in lines if line.startswith("| wide | plain"))
+    # t = 20 / sqrt(4 / 3 + 4 / 3) with 4 degrees of freedom.
+    assert wide.count("+20.00 (significant, p < 0.001)") == 2
+
+
+def test_tables_are_made_from_the_files_of_the_runs_alone(options, prepared):
+    do(TABLE, replace(options, seeds=3))
+    _, before = do(TABLE, replace(options, seeds=3))
+    for path in options.workdir.rglob("*"):
+        if path.is_file() and path.name not in ("result.json", "config.json"):
+            path.unlink()
+    prepared.clear()
+    # All seeds that are there, however many are asked for.
+    _, after = do(TABLE, replace(options, only_draw=True), nothing := Runs())
+    assert after == before
+    assert nothing.done == []
+    assert prepared == []
+
+
+def test_rows_that_are_lacking_are_named(options):
+    do(TABLE, replace(options, rows=("soft",)))
+    _, markdown = do(TABLE, replace(options, only_draw=True))
+    assert "Not run: plain, wide." in markdown
+    assert cells(markdown, "wide")[0] == "–"
+    assert "| soft | plain" not in markdown
+    _, markdown = do(TABLE, replace(options, only_draw=True, rows=("soft",)))
+    assert "Not asked for: plain, wide." in markdown
+
+
+def test_nothing_to_show(options):
+    printed, markdown = do(TABLE, replace(options, only_draw=True))
+    assert "No run has finished yet" in printed
+    assert markdown == ""
+
+
+def test_papers_numbers_stand_beside_their_own_data_set_alone(options):
+    other = replace(BASE, dataset="synthetic/demo")
+    runs = Runs()
+    printed, markdown = do(TABLE, replace(options, experiment=other), runs)
+    assert "paper |" not in markdown
+    assert "Other" not in markdown
+    assert cells(markdown, "plain") == ["1", "62.00", "51.00", "49.00"]
+    assert "The paper has numbers of market1501 alone: none stand beside these." in printed
+    assert runs.papers == [{}, {}, {}]
+
+
+def test_reranked_results_have_a_line_of_their_own(options):
+    row = replace(
+        TABLE.rows[0], paper=numbers({"market1501": (50, 60), "market1501 re-ranked": (85, 88)})
+    )
+    runs = Runs(reranked=True)
+    _, markdown = do(replace(TABLE, rows=(row,)), options, runs)
+    assert cells(markdown, "plain re-ranked")[:5] == ["1", "90.00", "88.0", "+2.00", "80.00"]
+    assert cells(markdown, "plain re-ranked")[6:] == ["85.0", "-5.00"]
+    assert runs.papers == [row.paper]
+
+
+def test_figure(options):
+    places = zip(TABLE.rows, (0.6, 0.9, 1.2), strict=True)
+    rows = [replace(row, points={"margin": x}) for row, x in places]
+    figure = replace(TABLE, rows=tuple(rows), x_label="margin")
+    do(figure, replace(options, seeds=2))
+    path = options.workdir / "table0.png"
+    with Image.open(path) as image:
+        assert image.size == (1350, 540)
+        pixels = np.asarray(image.convert("RGB"))
+    # Another result gives another picture, from the files alone.
+    (options.workdir / "wide" / "seed0" / "result.json").write_text(result(0.1, 0.1).to_json())
+    path.unlink()
+    do(figure, replace(options, only_draw=True))
+    with Image.open(path) as image:
+        assert (np.asarray(image.convert("RGB")) != pixels).any()
+    # Names on the axis instead of numbers, and a row that is not run.
+    rows[1] = replace(rows[1], points={"margin": "soft"})
+    lacking = replace(figure, rows=(*rows, replace(rows[1], name="other")))
+    do(lacking, replace(options, only_draw=True))
+    assert not list(options.workdir.glob(".*"))
+
+
+# Statistics
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "p"),
+    [
+        # Two-sided, t = 5 / sqrt(1 / 3 + 1 / 3) = 6.124 with 4 degrees of freedom.
+        ([6.0, 7.0, 8.0], [1.0, 2.0, 3.0], 0.0036),
+        # Unequal variances: t = 2.335 with 2.42 degrees of freedom, not 4 (p 0.080).
+        ([6.0, 7.0, 8.0], [0.0, 2.0, 6.0], 0.1223),
+        ([6.0, 7.0], [6.0, 7.0], 1.0),
+    ],
+)
+def test_welch(mine, other, p):
+    found = comparison.welch(np.array(mine), np.array(other))
+    np.testing.assert_allclose(found, p, atol=1e-4)
+    np.testing.assert_allclose(comparison.welch(np.array(other), np.array(mine)), found)
+
+
+def test_welch_makes_no_claim_without_spread():
+    assert comparison.welch(np.array([1.0]), np.array([2.0, 3.0])) is None
+    assert comparison.welch(np.array([2.0, 2.0]), np.array([3.0, 3.0])) is None
+    # One side alone without spread is allowed: t = 2 with one degree of freedom.
+    half = comparison.welch(np.array([2.0, 2.0]), np.array([3.0, 5.0]))
+    np.testing.assert_allclose(half, 0.2951672353008665, rtol=1e-6)

@@ -1,0 +1,385 @@
+"""The lists of the tables and figures: what each row trains, and the paper's numbers."""
+
+import dataclasses
+import functools
+import importlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import market_rmgl, presets, sweep, synthetic_rmgl
+from experiments.sweep import SweepOptions, make_plan
+from rmgl_jax.config import ExperimentConfig, RandomErasingConfig
+from rmgl_jax.models.rmgl import RMGL, feature_layout
+from rmgl_jax.training.losses import triplet_groups
+
+NAMES = sorted(
+    path.stem
+    for path in (Path(sweep.__file__).parent).glob("*.py")
+    if "\nSWEEP = " in path.read_text()
+)
+ROWS = {
+    "design_choices": 7,
+    "fig10_triplet_margin": 11,
+    "fig11_weight_decay": 4,
+    "fig7_rsa_parameters": 20,
+    "fig8_partition_numbers": 5,
+    "fig9_partition_depth": 18,
+    "table1_market_duke": 3,
+    "table2_cuhk03": 3,
+    "table3_msmt17": 3,
+    "table5_components": 21,
+    "table6_augmentation": 14,
+}
+
+
+def sweep_of(name):
+    return importlib.import_module(f"experiments.{name}").SWEEP
+
+
+def row_of(name, row):
+    (found,) = (each for each in sweep_of(name).rows if each.name == row)
+    return found
+
+
+def config_of(name, row, base=None):
+    return row_of(name, row).change(base or presets.paper("market1501"))
+
+
+def changed(config, base):
+    """The leaves in which a configuration differs from another, as "model.paths"."""
+
+    def leaves(tree, prefix=""):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    old = dict(leaves(dataclasses.asdict(base)))
+    return {key: new for key, new in leaves(dataclasses.asdict(config)) if new != old[key]}
+
+
+def test_every_table_and_figure_is_here():
+    assert {name: len(sweep_of(name).rows) for name in NAMES} == ROWS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_those_of_the_modules_and_of_directories(name):
+    table = sweep_of(name)
+    assert table.name == name
+    for row in table.rows:
+        assert set(row.name).isdisjoint(" /()\\"), row.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_is_a_network(name):
+    """Shapes alone, at the paper's size; no two of a kind."""
+    base = presets.paper("market1501")
+    networks = set()
+    for row in sweep_of(name).rows:
+        config = row.change(base)
+        assert config.dataset == "market1501"
+        assert config.train == base.train  # the same budget for all
+        networks.add(config.model)
+        triplet_groups(feature_layout(config.model), config.loss)
+    for model in networks:
+        count = len(feature_layout(model))
+        output = shapes(model)
+        assert output.logits.shape == (1, count, 751)
+        assert output.embedding.shape == (1, 256 * count)
+
+
+@functools.cache
+def shapes(model):
+    """What the network gives for an image; its depth, which no row changes, is left out."""
+    network = RMGL(dataclasses.replace(model, depth=(1, 1, 1, 1), width=4))
+    images = jax.ShapeDtypeStruct((1, *model.image_size, 3), jnp.float32)
+    output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), images)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("name", "impossible"),
+    [
+        ("table5_components", {"RMGL-2+3+4"}),
+        ("fig8_partition_numbers", {"s_4", "s_8"}),
+        *(
+            (name, set())
+            for name in NAMES
+            if name not in ("table5_components", "fig8_partition_numbers")
+        ),
+    ],
+)
+def test_what_the_small_presets_cannot_do(name, impossible, tmp_path):
+    table = sweep_of(name)
+    for preset in ("demo", "tiny"):
+        options = SweepOptions(experiment=table.presets[preset], workdir=tmp_path)
+        plan, problems = make_plan(table.rows, options)
+        assert {planned.row.name for planned in plan} == {
+            row.name for row in table.rows if row.name not in impossible
+        }
+        assert len(problems) == len(impossible)
+
+
+def test_no_two_rows_of_a_table_are_the_same_run():
+    base = presets.paper("market1501")
+    for name in NAMES:
+        configs = [row.change(base) for row in sweep_of(name).rows]
+        assert len(set(configs)) == len(configs), name
+
+
+# Table V
+
+
+@pytest.mark.parametrize(
+    ("row", "granularities", "paths", "abp", "shifting"),
+    [
+        ("2-stripe", (2,), ("original",), "off", 0.0),
+        ("2+3-stripe", (2, 3), ("original",), "off", 0.0),
+        ("3-stripe+RP", (3,), ("original", "receptive"), "off", 0.0),
+        ("2+3-stripe+RP", (2, 3), ("original", "receptive"), "off", 0.0),
+        ("2+3-stripe-only-RP", (2, 3), ("receptive",), "off", 0.0),
+        ("2+3-stripe+RSA", (2, 3), ("original",), "off", 1.0),
+        ("2+3-stripe+RP+RSA", (2, 3), ("original", "receptive"), "off", 1.0),
+        ("2+3-stripe+ABP", (2, 3), ("original",), "always", 0.0),
+        ("2-stripe+RP+ABP+RSA", (2,), ("original", "receptive"), "always", 1.0),
+        ("RMGL-1+2+3", (1, 2, 3), ("original", "receptive"), "always", 1.0),
+        ("RMGL-2+3+4", (2, 3, 4), ("original", "receptive"), "always", 1.0),
+    ],
+)
+def test_components(row, granularities, paths, abp, shifting):
+    config = config_of("table5_components", row)
+    assert config.model.granularities == granularities
+    assert config.model.paths == paths
+    assert config.model.abp == abp
+    assert config.augment.shifting.probability == shifting
+    # And nothing else.
+    differing = changed(config, presets.paper("market1501"))
+    assert set(differing) <= {
+        "model.granularities",
+        "model.paths",
+        "model.abp",
+        "augment.shifting.probability",
+    }
+
+
+def test_all_components_are_the_papers_own_run():
+    base = presets.paper("market1501")
+    assert config_of("table5_components", "2+3-stripe+RP+ABP+RSA") == base == ExperimentConfig()
+    assert presets.rmgl(presets.small("market1501", 24)).model.granularities == (2, 3)
+
+
+def test_a_preset_keeps_its_own_random_shifting():
+    base = presets.small("synthetic/demo", epochs=24)
+    assert base.augment.shifting.probability == 0.5
+    assert changed(config_of("table5_components", "2-stripe+RP+ABP+RSA", base), base) == {}
+    for row, probability in {
+        "2+3-stripe": 0.0,
+        "2+3-stripe+RP": 0.0,
+        "2+3-stripe+RSA": 0.5,
+    }.items():
+        config = config_of("table5_components", row, base)
+        assert config.augment.shifting.probability == probability
+    without = config_of("table5_components", "2-stripe", base)
+    assert config_of("table5_components", "2-stripe+RSA", without).augment.shifting.probability == 1
+
+
+def test_what_components_are_compared_with():
+    against = {row.name: row.against for row in sweep_of("table5_components").rows}
+    assert against["2+3-stripe"] is None
+    assert against["2+3-stripe+RP"] == "2+3-stripe"
+    assert against["3-stripe-only-RP"] == "3-stripe"
+    assert against["2-stripe+RP+ABP+RSA"] == "2-stripe"
+    assert against["RMGL-2+3+4"] == "2+3-stripe+RP+ABP+RSA"
+
+
+# The others
+
+
+def test_augmentations_are_on_the_baseline():
+    base = presets.paper("market1501")
+    two = {"model.granularities": (2,)}
+    off = {"model.paths": ("original",), "model.abp": "off", "augment.shifting.probability": 0.0}
+    expected = {
+        "2-stripe": two | off,
+        "2-stripe+RCJ": two | off | {"augment.jitter.probability": 0.5},
+        "2+3-stripe+RC": off | {"augment.crop.probability": 0.5},
+        "2+3-stripe+RCRS": off | {"augment.crop_resize_shift.probability": 0.5},
+        "2+3-stripe+RE": off | {"augment.erasing.probability": 0.5},
+    }
+    for row, differing in expected.items():
+        assert changed(config_of("table6_augmentation", row), base) == differing
+    both = config_of("table6_augmentation", "2+3-stripe+RSA+RE")
+    assert both.augment.shifting.probability == 1.0
+    assert both.augment.erasing == RandomErasingConfig(probability=0.5)
+    against = {row.name: row.against for row in sweep_of("table6_augmentation").rows}
+    assert against["2+3-stripe+RE"] == "2+3-stripe"
+    assert against["2-stripe+RE"] == "2-stripe"
+    assert against["2+3-stripe"] is None
+
+
+def test_design_choices():
+    base = presets.paper("market1501")
+    assert {
+        row.name: changed(row.change(base), base) for row in sweep_of("design_choices").rows
+    } == {
+        "RMGL": {},
+        "no-receptive-global": {"model.receptive_global": False},
+        "abp-in-testing-only": {"model.abp": "test"},
+        "no-abp": {"model.abp": "off"},
+        "abp-on-both-paths": {"model.abp_paths": ("original", "receptive")},
+        "uniform-stripes-average": {"model.uniform_pool": "mean"},
+        "balanced-stripes-maximum": {"model.balanced_pool": "max"},
+    }
+
+
+def test_methods_are_compared_under_one_budget_and_re_ranked():
+    base = presets.paper("market1501")
+    for name in ("table1_market_duke", "table2_cuhk03", "table3_msmt17"):
+        rows = {row.name: changed(row.change(base), base) for row in sweep_of(name).rows}
+        assert rows == {
+            "RMGL": {"eval.rerank": True},
+            "MGN": {
+                "eval.rerank": True,
+                "model.granularities": (1, 2, 3),
+                "model.paths": ("original",),
+                "model.abp": "off",
+                "model.reduction_relu": True,
+                "augment.shifting.probability": 0.0,
+                "loss.margin": 1.2,
+                "loss.triplet_features": "global",
+            },
+            "PCB": {
+                "eval.rerank": True,
+                "model.granularities": (6,),
+                "model.paths": ("original",),
+                "model.abp": "off",
+                "model.original_global": False,
+                "model.uniform_pool": "mean",
+                "augment.shifting.probability": 0.0,
+                "loss.triplet_weight": 0.0,
+            },
+        }
+
+
+def test_mgn_and_pcb_are_presets():
+    for module, base in ((market_rmgl, "paper"), (synthetic_rmgl, "demo")):
+        assert module.PRESETS["mgn"] == presets.mgn(module.PRESETS[base])
+        assert module.PRESETS["pcb"] == presets.pcb(module.PRESETS[base])
+    mgn, pcb = synthetic_rmgl.PRESETS["mgn"], synthetic_rmgl.PRESETS["pcb"]
+    # A global feature of each branch and 2 + 3 stripes; six stripes.
+    assert len(feature_layout(mgn.model)) == 8
+    assert [spec.stripe for spec in feature_layout(pcb.model)] == [1, 2, 3, 4, 5, 6]
+    groups = triplet_groups(feature_layout(mgn.model), mgn.loss)
+    assert groups == {"local1/original": (0,), "local2/original": (1,), "local3/original": (4,)}
+    assert triplet_groups(feature_layout(pcb.model), pcb.loss) == {}
+
+
+def test_points_of_the_figures():
+    base = presets.paper("market1501")
+    rsa = {row.name: row for row in sweep_of("fig7_rsa_parameters").rows}
+    assert rsa["RMGL"].points == {"p_c": 0.5, "r_c": 0.7, "r_w": 0.5}
+    assert changed(rsa["RMGL"].change(base), base) == {}
+    assert changed(rsa["p_c-1"].change(base), base) == {"augment.shifting.crop_probability": 1.0}
+    assert changed(rsa["r_c-0.3"].change(base), base) == {"augment.shifting.min_crop": 0.3}
+    assert changed(rsa["r_w-0.9"].change(base), base) == {"augment.shifting.min_width": 0.9}
+    assert rsa["r_w-0.9"].points == {"r_w": 0.9}
+
+    margins = {row.name: row.change(base) for row in sweep_of("fig10_triplet_margin").rows}
+    assert changed(margins["margin-soft"], base) == {"loss.margin": None}
+    assert changed(margins["margin-0.3"], base) == {"loss.margin": 0.3}
+    assert margins["margin-0.6"] == base
+
+    decays = {row.name: row.change(base) for row in sweep_of("fig11_weight_decay").rows}
+    assert [config.optimizer.weight_decay for config in decays.values()] == [2e-4, 5e-4, 1e-3, 2e-3]
+    assert decays["1e-3"] == base
+
+    stripes = config_of("fig8_partition_numbers", "s_6")
+    assert (stripes.model.granularities, stripes.model.abp) == ((6,), "off")
+    assert stripes.model.paths == ("original", "receptive")
+    assert stripes.augment.shifting.probability == 1.0
+
+    # In front of res3 is after res2, as in RMGL.
+    assert config_of("fig9_partition_depth", "2-stripe-res3").model.fold_at == "res2"
+    assert config_of("fig9_partition_depth", "2-stripe-res2").model.fold_at == "stem"
+    assert config_of("fig9_partition_depth", "3-stripe-output").model.fold_at == "res5"
+    config = config_of("fig9_partition_depth", "6-stripe-input")
+    assert (config.model.fold_at, config.model.paths) == ("input", ("receptive",))
+    assert row_of("fig9_partition_depth", "6-stripe-input").points == {"6 stripes": "input"}
+
+
+# The paper's numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "key", "mean_ap", "rank_1"),
+    [
+        ("table1_market_duke", "RMGL", "market1501", 90.0, 96.2),
+        ("table1_market_duke", "RMGL", "market1501 re-ranked", 95.6, 96.7),
+        ("table1_market_duke", "RMGL", "dukemtmc_reid re-ranked", 91.0, 92.6),
+        ("table1_market_duke", "MGN", "dukemtmc_reid", 78.4, 88.7),
+        ("table2_cuhk03", "RMGL", "cuhk03_np/labeled", 77.9, 79.9),
+        ("table2_cuhk03", "RMGL", "cuhk03_np/detected re-ranked", 88.3, 86.8),
+        ("table3_msmt17", "RMGL", "msmt17/trainval", 60.4, 83.6),
+        ("table5_components", "2-stripe", "market1501", 85.6, 95.0),
+        ("table5_components", "3-stripe-only-RP", "dukemtmc_reid", 78.1, 88.7),
+        ("table5_components", "2+3-stripe+RP+RSA", "market1501", 89.7, 96.1),
+        ("table5_components", "2+3-stripe+ABP", "market1501", 87.8, 95.5),
+        ("table5_components", "RMGL-2+3+4", "dukemtmc_reid", 81.5, 90.7),
+        ("table6_augmentation", "2-stripe+RE", "market1501", 86.4, 95.0),
+        ("table6_augmentation", "2-stripe+RSA+RE", "dukemtmc_reid", 77.8, 89.3),
+        ("table6_augmentation", "2+3-stripe+RSA+RE", "market1501", 89.0, 96.1),
+        ("fig11_weight_decay", "5e-4", "cuhk03_np/labeled", 77.1, 79.0),
+        ("fig11_weight_decay", "5e-4", "msmt17/train", 61.2, 84.0),
+    ],
+)
+def test_numbers_of_the_paper(name, row, key, mean_ap, rank_1):
+    assert row_of(name, row).paper[key] == {"mAP": mean_ap, "rank-1": rank_1}
+
+
+def test_numbers_of_other_methods():
+    market, cuhk, msmt = (
+        sweep_of(name).published for name in NAMES if name[:6] in ("table1", "table2", "table3")
+    )
+    assert (len(market), len(cuhk), len(msmt)) == (18, 11, 8)
+    assert market["Pyramid"]["market1501"] == {"mAP": 88.2, "rank-1": 95.7}
+    assert market["HA-CNN"]["dukemtmc_reid"] == {"mAP": 63.8, "rank-1": 80.5}
+    assert "dukemtmc_reid" not in market["Auto-ReID"]
+    assert "cuhk03_np/labeled" not in cuhk["PAP+PS"]
+    assert cuhk["DSA-reID"]["cuhk03_np/detected"] == {"mAP": 73.1, "rank-1": 78.2}
+    assert msmt["PAP+PS"]["msmt17/train"] == {"mAP": 55.3, "rank-1": 80.8}
+
+
+def test_numbers_agree_with_each_other():
+    """Rows that several tables have, and gains that the paper states."""
+    components = {row.name: row.paper for row in sweep_of("table5_components").rows}
+    for row in sweep_of("table6_augmentation").rows:
+        if row.name in components:
+            assert row.paper == components[row.name], row.name
+    stated = {
+        # Beside the numbers of Table VI, on Market-1501 and DukeMTMC-reID.
+        "2-stripe+RCJ": (0.2, -0.1, -0.1, 0.0),
+        "2-stripe+RC": (0.0, -0.2, 0.1, -0.1),
+        "2-stripe+RE": (0.8, 0.0, 0.6, 0.4),
+        "2-stripe+RCRS": (0.4, 0.1, 0.3, -0.1),
+        "2-stripe+RSA": (1.2, 0.2, 0.9, 0.8),
+        "2-stripe+RSA+RE": (1.7, 0.4, 1.3, 1.2),
+        "2+3-stripe+RCJ": (0.1, -0.2, 0.2, 0.0),
+        "2+3-stripe+RC": (0.2, -0.2, 0.3, -0.1),
+        "2+3-stripe+RE": (0.9, 0.2, 0.5, 0.2),
+        "2+3-stripe+RCRS": (0.6, 0.1, 0.4, 0.0),
+        "2+3-stripe+RSA": (1.2, 0.4, 0.9, 0.2),
+        "2+3-stripe+RSA+RE": (1.9, 0.6, 1.2, 0.2),
+    }
+    for name, gains in stated.items():
+        row = row_of("table6_augmentation", name)
+        baseline = row_of("table6_augmentation", row.against).paper
+        found = [
+            round(row.paper[dataset][measure] - baseline[dataset][measure], 1)
+            for dataset in ("market1501", "dukemtmc_reid")
+            for measure in ("mAP", "rank-1")
+        ]
+        assert tuple(found) == gains, name
