@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from experiments.run import write_text
 from experiments.sweep import RERANKED
+from rmgl_jax.command_line import write_text
 
 if TYPE_CHECKING:
     from experiments.sweep import Row, Sweep, SweepOptions

@@ -16,14 +16,8 @@ import tyro
 from rich.console import Console
 
 from experiments import run as single
-from experiments.run import (
-    DistributedOptions,
-    PaperNumbers,
-    RunOptions,
-    errors_as_sentences,
-    quiet_libraries,
-    start_jax,
-)
+from experiments.run import DistributedOptions, PaperNumbers, RunOptions, start_jax
+from rmgl_jax.command_line import errors_as_sentences, quiet_libraries
 from rmgl_jax.config import ExperimentConfig
 
 if TYPE_CHECKING:  # Importing this asks jax for its devices.

@@ -173,8 +173,9 @@ def test_a_source_without_the_images(fails, tmp_path):
 
 
 def test_unknown_preset(fails):
-    assert fails("--preset", "huge") == "There is no preset 'huge'; there is demo, tiny, paper."
-    assert fails("--preset=huge") == "There is no preset 'huge'; there is demo, tiny, paper."
+    sentence = "There is no preset 'huge'; there is demo, tiny, mgn, pcb, paper."
+    assert fails("--preset", "huge") == sentence
+    assert fails("--preset=huge") == sentence
 
 
 def test_unknown_data_set(fails):
