@@ -9,12 +9,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
 
+import jax
 import pytest
 
 from experiments import market_rmgl, run, synthetic_rmgl
 from rmgl_jax import config as config_module
 from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.training.journal import read_metrics
+from rmgl_jax.training.provenance import read_provenance
 from rmgl_jax.training.workdir import read_config
 
 SMALL = ["--preset", "tiny", "--model.granularities", "2", "--model.paths", "original"]
@@ -101,8 +103,13 @@ def test_its_directory_has_all_of_it_and_no_picture(home, finished):
         "config.json",
         "metrics.jsonl",
         "result.json",
+        "run.json",
         "tensorboard",
     }
+    made = read_provenance(workdir)
+    assert made["command"].startswith("python -m experiments.synthetic_rmgl --preset tiny ")
+    assert made["device"] == "1 x cpu"
+    assert f"jax {jax.__version__}" in made["versions"]
     jpeg, png = b"\xff\xd8\xff", b"\x89PNG"
     for path in workdir.rglob("*"):
         if path.is_file():

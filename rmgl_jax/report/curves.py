@@ -66,6 +66,8 @@ def cmc_curves(curves: Mapping[str, np.ndarray]) -> str:
     figure, axes = _figure("rank", "percent of queries found")
     for (name, cmc), style in zip(curves.items(), _STYLES, strict=False):
         axes.plot(np.arange(1, len(cmc) + 1), 100 * cmc, label=name, **style)
+    axes.set_xticks([1, 10, 20, 30, 40, 50])
+    axes.set_xlim(1, 50)
     axes.set_ylim(top=100.5)
     return _svg(figure, axes, "cmc")
 

@@ -1,12 +1,14 @@
 """Random shifting augmentation, stage by stage (Fig. 6)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmgl_jax.config import RandomShiftingConfig
-from rmgl_jax.data.placement import Box, place
+from rmgl_jax.data.placement import Box, Placement, place
 from rmgl_jax.data.shifting import draw_shifting
 
 
@@ -32,16 +34,24 @@ def shifting_samples(
         config: of the augmentation; its probability p is taken as 1.
         seed: of the drawing.
     """
-    config = replace(config, probability=1.0)
+    placements, shifted = _draw(images, replace(config, probability=1.0), seed)
+    shifted = np.clip(np.round(np.asarray(shifted)), 0, 255).astype(np.uint8)
     samples = []
-    for number, image in enumerate(images):
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        placement = draw_shifting(key, *image.shape[:2], config)
-        batch = jax.tree.map(lambda x: np.asarray(x)[None], placement)
-        placed = np.asarray(place(image[None], batch, config.fill))[0]
-        shifted = np.clip(np.round(placed), 0, 255).astype(np.uint8)
-        crop, target = (Box(*map(int, box)) for box in placement)
+    for number, image in enumerate(shifted):
+        crop, target = (Box(*(int(side[number]) for side in box)) for box in placements)
         rows = slice(target.top, target.top + target.height)
         columns = slice(target.left, target.left + target.width)
-        samples.append(ShiftingSample(crop, shifted[rows, columns], shifted))
+        samples.append(ShiftingSample(crop, image[rows, columns], image))
     return samples
+
+
+@partial(jax.jit, static_argnames="config")
+def _draw(
+    images: jax.Array, config: RandomShiftingConfig, seed: int
+) -> tuple[Placement, jax.Array]:
+    """Placements of [B], and the placed images."""
+    count, height, width, _ = images.shape
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
+    draw = partial(draw_shifting, height=height, width=width, config=config)
+    placements = jax.vmap(draw)(keys)
+    return placements, place(images, placements, config.fill)

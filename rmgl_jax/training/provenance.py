@@ -53,7 +53,9 @@ def read_provenance(workdir: Path) -> dict[str, str | None]:
 def _command() -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    program = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    program = (
+        ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]
+    )
     return shlex.join([*program, *sys.argv[1:]])
 
 
