@@ -88,14 +88,16 @@ def evaluate_main(description: str) -> None:
         evaluate_run(options, console)
 
 
-def table_main(paper: PairNumbers, description: str) -> None:
+def table_main(
+    paper: PairNumbers, description: str, others: Mapping[str, PairNumbers] | None = None
+) -> None:
     """The command line of `experiments.table4_cross_dataset`."""
     console = Console()
     options = _parse(TableOptions, description, sys.argv[1:])
     quiet_libraries()
     with errors_as_sentences(console):
         start_jax(DistributedOptions())
-        cross_table(options, paper, console)
+        cross_table(options, paper, console, others)
 
 
 def evaluate_run(options: EvaluateOptions, console: Console) -> "EvaluationResult":
@@ -123,9 +125,14 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> "EvaluationResul
 
 
 def cross_table(
-    options: TableOptions, paper: PairNumbers, console: Console
+    options: TableOptions,
+    paper: PairNumbers,
+    console: Console,
+    others: Mapping[str, PairNumbers] | None = None,
 ) -> "list[EvaluationResult]":
     """Evaluates a run's network on every prepared data set; prints one table.
+
+    The paper's numbers stand beside ours, and those of the others by their methods' names.
 
     A pair that was evaluated before, with the same weights, data and settings, is read from its
     file instead.
@@ -165,7 +172,10 @@ def cross_table(
             continue
         results.append(result)
     if results:
-        console.print(_table(results, paper.get(_family(source), {})))
+        published = {"paper": paper, **(others or {})}
+        console.print(
+            _table(results, {name: by.get(_family(source), {}) for name, by in published.items()})
+        )
         console.print(f"Each pair is in {directory}", highlight=False, markup=False)
     if problems:
         raise ValueError(f"{len(problems)} sets were not evaluated. " + " ".join(problems))
@@ -272,10 +282,13 @@ def _is_own(result: "EvaluationResult") -> bool:
     )
 
 
-def _table(
-    results: "Sequence[EvaluationResult]", paper: Mapping[str, Mapping[str, float]]
-) -> Table:
-    """One table for all targets; what they have in common is in its title."""
+def _table(results: "Sequence[EvaluationResult]", published: PairNumbers) -> Table:
+    """One table for all targets; what they have in common is in its title.
+
+    Args:
+        results: one a target.
+        published: numbers by what they are of, data set that is tested on and measure.
+    """
     from rmgl_jax.evaluation.result import measures
 
     first = results[0]
@@ -304,17 +317,14 @@ def _table(
             f"{'' if result.same_camera_rule else ', no camera ids'}"
         )
         rows = [("not re-ranked", measures(result.plain))]
-        if not own and _family(result.dataset) in paper:
-            # The paper does not say which mAP.
-            rows.append(
-                (
-                    "paper, not re-ranked",
-                    {
-                        name.replace("mAP", "mAP (not said)"): value
-                        for name, value in paper[_family(result.dataset)].items()
-                    },
-                )
-            )
+        for method, by_target in published.items():
+            if not own and _family(result.dataset) in by_target:
+                # None says which mAP.
+                found = by_target[_family(result.dataset)]
+                numbers = {
+                    name.replace("mAP", "mAP (not said)"): value for name, value in found.items()
+                }
+                rows.append((f"{method}, not re-ranked", numbers))
         if result.reranked is not None:
             rows.append(("re-ranked", measures(result.reranked.metrics)))
         for name, values in rows:
