@@ -24,7 +24,8 @@ SIGNIFICANT = 0.05
 _TEST = (
     "Mean and standard deviation over the n seeds, in percent. A difference of two rows is called "
     f"significant where Welch's two-sided t-test gives p < {SIGNIFICANT:g}, each on its own: with "
-    "many rows some come out so by chance. A row with one seed allows no claim."
+    "many rows some come out so by chance. A row with one seed allows no claim. The spread is that "
+    "of training; another test set would differ too."
 )
 
 
@@ -81,9 +82,9 @@ def paper_grid(
     lines = list(_lines(sweep, results, dataset))
     with_paper = any(paper for _, _, paper in lines)
     header = ["", "n", "rank-1"]
-    header += ["rank-1 paper", "difference"] if with_paper else []
+    header += ["rank-1 paper", "ours - paper"] if with_paper else []
     header += ["mAP (step)", "mAP (official)"]
-    header += ["mAP paper", "difference"] if with_paper else []
+    header += ["mAP paper", "ours - paper"] if with_paper else []
     rows = []
     for name, runs, paper in lines:
         ours = values(runs)
@@ -207,8 +208,8 @@ def notes_of(
         notes.append(f"The paper has numbers of {', '.join(sets)} alone: none stand beside these.")
     elif sets:
         notes.append(
-            "The paper does not say which mAP is its; the difference is to the step one. It has "
-            "one run each, of ResNet-50 with ImageNet's weights at 384x128."
+            "The paper does not say which mAP is its; the difference is to the step one. It gives "
+            "no spread; its network is ResNet-50 with ImageNet's weights at 384x128."
         )
     lacking = [row.name for row, runs in results.items() if not runs]
     if lacking:
