@@ -228,6 +228,8 @@ def test_weights_decide_what_is_the_same_run(options, tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"some")
     do(TABLE, replace(options, weights=weights, rows=("plain",)))
+    do(TABLE, replace(options, weights=weights, rows=("plain",)), nothing := Runs())
+    assert nothing.done == []
     with pytest.raises(ValueError, match=r"pretrained was weights.pth sha256:\w+, is now none"):
         do(TABLE, options)
     # To draw they need not be there, but all rows must have started from the same.
