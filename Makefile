@@ -27,7 +27,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines
+	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines --figures
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info

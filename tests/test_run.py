@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -120,13 +121,19 @@ def test_its_directory_has_all_of_it_and_no_picture(home, finished):
 
 
 def test_a_finished_run_is_only_evaluated_again(home, finished):
-    before = (home / "run" / "metrics.jsonl").read_bytes()
-    again = start(home, *SMALL, "--data-dir", "data", "--workdir", "run")
+    # A name as long as the first, so that the tables are laid out alike.
+    workdir = shutil.copytree(home / "run", home / "2nd")
+    kept = {name: (workdir / name).read_bytes() for name in ("metrics.jsonl", "run.json")}
+    again = start(home, *SMALL, "--data-dir", "data", "--workdir", "2nd", "--figures")
     assert again.returncode == 0, again.stderr
-    assert (home / "run" / "metrics.jsonl").read_bytes() == before
+    assert {name: (workdir / name).read_bytes() for name in kept} == kept
+    report = "The report is in 2nd/report.html\n"
+    assert report in again.stdout
+    assert "data:image/jpeg" in (workdir / "report.html").read_text()
     table = "synthetic/tiny 1.0.0: 20 queries"
     assert table in again.stdout
-    assert again.stdout.partition(table)[2] == finished.stdout.partition(table)[2]
+    shown = again.stdout.partition(table)[2].replace(report, "").replace("2nd", "run")
+    assert shown == finished.stdout.partition(table)[2]
 
 
 # --- What can be wrong ------------------------------------------------------------------------
@@ -201,6 +208,14 @@ def test_another_configuration_in_the_work_directory(fails, data_dir, home):
         *SMALL, "--data-dir", data_dir, "--workdir", home / "run", "--optimizer.momentum", 0.5
     )
     assert "optimizer.momentum was 0.9, is now 0.5." in said
+
+
+def test_pictures_want_a_single_process(fails, data_dir, tmp_path, monkeypatch):
+    """Said before anything is trained."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    said = fails(*SMALL, "--data-dir", data_dir, "--workdir", tmp_path / "run", "--figures")
+    assert "--figures wants a single process" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_persons_than_there_are(fails, data_dir, tmp_path):
