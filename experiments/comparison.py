@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from experiments.sweep import RERANKED
+from experiments.rows import RERANKED, Row, Sweep
 from rmgl_jax.command_line import write_text
 
 if TYPE_CHECKING:
-    from experiments.sweep import Row, Sweep, SweepOptions
+    from experiments.sweep import SweepOptions
     from rmgl_jax.evaluation.result import EvaluationResult
 
 OURS = ("rank-1", "mAP (step)", "mAP (official)")
@@ -39,7 +39,7 @@ class Grid:
 
 
 def show(
-    sweep: "Sweep",
+    sweep: Sweep,
     results: "Mapping[Row, Sequence[EvaluationResult]]",
     options: "SweepOptions",
     console: Console,
@@ -72,7 +72,7 @@ def show(
 
 
 def paper_grid(
-    sweep: "Sweep", results: "Mapping[Row, Sequence[EvaluationResult]]", dataset: str
+    sweep: Sweep, results: "Mapping[Row, Sequence[EvaluationResult]]", dataset: str
 ) -> Grid:
     """Ours, the paper's and the difference, one line a row and ranking.
 
@@ -97,7 +97,7 @@ def paper_grid(
 
 
 def _lines(
-    sweep: "Sweep", results: "Mapping[Row, Sequence[EvaluationResult]]", dataset: str
+    sweep: Sweep, results: "Mapping[Row, Sequence[EvaluationResult]]", dataset: str
 ) -> Iterator[tuple[str, list[Mapping[str, float]], Mapping[str, float]]]:
     """Name, measures of each run and the paper's numbers: other methods' first, then ours."""
     for method, numbers in sweep.published.items():
@@ -188,7 +188,7 @@ def _beside(numbers: np.ndarray, paper: float | None) -> list[str]:
 
 
 def notes_of(
-    sweep: "Sweep",
+    sweep: Sweep,
     results: "Mapping[Row, Sequence[EvaluationResult]]",
     options: "SweepOptions",
 ) -> list[str]:

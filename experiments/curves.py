@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.comparison import plain, values
+from experiments.rows import Row, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from experiments.sweep import Row, Sweep
     from rmgl_jax.evaluation.result import EvaluationResult
 
 _PANELS = {"rank-1": "rank-1", "mAP (step)": "mAP"}
@@ -19,7 +19,7 @@ _PANELS = {"rank-1": "rank-1", "mAP (step)": "mAP"}
 
 
 def draw(
-    sweep: "Sweep",
+    sweep: Sweep,
     results: "Mapping[Row, Sequence[EvaluationResult]]",
     dataset: str,
     path: Path,

@@ -18,7 +18,8 @@ from dataclasses import replace
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import PaperNumbers, Row, Sweep, main, numbers
+from experiments.rows import PaperNumbers, Row, Sweep, numbers
+from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig
 
 RMGL = numbers({"market1501": (90.0, 96.2), "dukemtmc_reid": (81.0, 90.5)})

@@ -19,7 +19,8 @@ from dataclasses import replace
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import Row, Sweep, main
+from experiments.rows import Row, Sweep
+from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig
 
 

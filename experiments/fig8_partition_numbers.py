@@ -18,7 +18,8 @@ DukeMTMC-reID and MSMT17. Not measured with this code.
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import Row, Sweep, main, numbers
+from experiments.rows import Row, Sweep, numbers
+from experiments.sweep import main
 
 
 def _row(stripes: int, **paper: tuple[float, float]) -> Row:

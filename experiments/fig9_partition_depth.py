@@ -23,7 +23,8 @@ from dataclasses import replace
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import PaperNumbers, Row, Sweep, main, numbers
+from experiments.rows import PaperNumbers, Row, Sweep, numbers
+from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig, FoldPosition
 
 POSITIONS: dict[str, FoldPosition] = {

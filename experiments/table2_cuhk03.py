@@ -17,7 +17,8 @@ Not measured with this code.
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import Row, Sweep, main, numbers
+from experiments.rows import Row, Sweep, numbers
+from experiments.sweep import main
 
 ROWS = (
     Row(

@@ -19,7 +19,8 @@ Not measured with this code.
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import PaperNumbers, Row, Sweep, main, numbers
+from experiments.rows import PaperNumbers, Row, Sweep, numbers
+from experiments.sweep import main
 
 
 def _either(mean_ap: float, rank_1: float) -> PaperNumbers:

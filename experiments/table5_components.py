@@ -23,7 +23,8 @@ measured is in docs/reproduction.md.
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import Row, Sweep, main, numbers
+from experiments.rows import Row, Sweep, numbers
+from experiments.sweep import main
 
 _RP, _ONLY_RP = ("original", "receptive"), ("receptive",)
 

@@ -22,7 +22,8 @@ from dataclasses import replace
 from functools import partial
 
 from experiments import presets
-from experiments.sweep import Row, Sweep, main, numbers
+from experiments.rows import Row, Sweep, numbers
+from experiments.sweep import main
 from rmgl_jax.config import (
     ColorJitterConfig,
     CropResizeShiftConfig,

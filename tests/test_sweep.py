@@ -11,7 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from experiments import comparison, presets, run, sweep
-from experiments.sweep import Row, Sweep, SweepOptions, numbers, run_sweep
+from experiments.rows import Row, Sweep, numbers
+from experiments.sweep import SweepOptions, run_sweep
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.result import EvaluationResult, Reranked
 from rmgl_jax.training.workdir import claim
