@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,20 @@ from experiments.comparison import plain, values
 from experiments.rows import Row, Sweep
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from rmgl_jax.evaluation.result import EvaluationResult
 
 _PANELS = {"rank-1": "rank-1", "mAP (step)": "mAP"}
 """Our measures, and what the paper calls them; it does not say which mAP it means."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel, in percent, from left to right."""
+
+    ours: tuple[tuple[float, float, float], ...]
+    """Place, mean and standard deviation over seeds; 0 for one seed."""
+    paper: tuple[tuple[float, float], ...]
+    """Place and published number."""
 
 
 def draw(
@@ -32,9 +41,17 @@ def draw(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(_PANELS))
-    for axes, (measure, paper_measure) in zip(panels, _PANELS.items(), strict=True):
-        _panel(axes, results, dataset, measure, paper_measure)
+    for axes, measure in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        for number, (name, line) in enumerate(lines(results, dataset, measure).items()):
+            colour = f"C{number}"
+            if line.ours:
+                x, mean, spread = zip(*line.ours, strict=True)
+                axes.errorbar(x, mean, spread, marker="o", capsize=3, color=colour, label=name)
+            if line.paper:
+                x, mean = zip(*line.paper, strict=True)
+                axes.plot(x, mean, "x", color=colour, label=f"{name}, paper")
+        if names := _names(results):
+            axes.set_xticks(range(len(names)), names)
         axes.set_xlabel(sweep.x_label)
         axes.set_ylabel(f"{measure}, percent")
         axes.legend()
@@ -47,40 +64,30 @@ def draw(
     os.replace(temporary, path)
 
 
-def _panel(
-    axes: "Axes",
-    results: "Mapping[Row, Sequence[EvaluationResult]]",
-    dataset: str,
-    measure: str,
-    paper_measure: str,
-) -> None:
-    order = _positions(results)
-    named = any(isinstance(x, str) for x in order)
-    place = {x: float(number) if named else float(x) for number, x in enumerate(order)}
-    series = list(dict.fromkeys(name for row in results for name in row.points))
-    for number, name in enumerate(series):
+def lines(
+    results: "Mapping[Row, Sequence[EvaluationResult]]", dataset: str, measure: str
+) -> dict[str, Line]:
+    """What is drawn of one measure, by series."""
+    names = _names(results)
+    found = {}
+    for series in dict.fromkeys(name for row in results for name in row.points):
         ours, published = [], []
         for row, runs in results.items():
-            if name not in row.points:
+            if series not in row.points:
                 continue
-            x = place[row.points[name]]
+            x = row.points[series]
+            place = float(names.index(str(x)) if names else x)
             if runs:
-                found = values([plain(run) for run in runs])[measure]
-                spread = found.std(ddof=1) if len(found) > 1 else 0.0
-                ours.append((x, found.mean(), spread))
-            if (paper := row.paper.get(dataset, {}).get(paper_measure)) is not None:
-                published.append((x, paper))
-        colour = f"C{number}"
-        if ours:
-            x, mean, spread = zip(*sorted(ours), strict=True)
-            axes.errorbar(x, mean, spread, marker="o", capsize=3, color=colour, label=name)
-        if published:
-            x, mean = zip(*sorted(published), strict=True)
-            axes.plot(x, mean, "x", color=colour, label=f"{name}, paper")
-    if named:
-        axes.set_xticks(range(len(order)), [str(x) for x in order])
+                numbers = values([plain(run) for run in runs])[measure]
+                spread = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
+                ours.append((place, float(numbers.mean()), spread))
+            if (number := row.paper.get(dataset, {}).get(_PANELS[measure])) is not None:
+                published.append((place, number))
+        found[series] = Line(tuple(sorted(ours)), tuple(sorted(published)))
+    return found
 
 
-def _positions(results: "Mapping[Row, Sequence[EvaluationResult]]") -> list[float | str]:
-    """Every place on the horizontal axis once, in the order of the rows."""
-    return list(dict.fromkeys(x for row in results for x in row.points.values()))
+def _names(results: "Mapping[Row, Sequence[EvaluationResult]]") -> list[str]:
+    """The places on an axis of names, in the order of the rows; none on one of numbers."""
+    places = list(dict.fromkeys(x for row in results for x in row.points.values()))
+    return [str(x) for x in places] if any(isinstance(x, str) for x in places) else []

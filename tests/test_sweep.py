@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from experiments import comparison, presets, run, sweep
+from experiments import comparison, curves, presets, run, sweep
 from experiments.rows import Row, Sweep, numbers
 from experiments.sweep import SweepOptions, run_sweep
 from rmgl_jax.evaluation.ranking import RankMetrics
@@ -404,6 +404,36 @@ def test_figure(options):
     lacking = replace(figure, rows=(*rows, replace(rows[1], name="other")))
     do(lacking, replace(options, only_draw=True))
     assert not list(options.workdir.glob(".*"))
+
+
+def test_lines_of_a_figure():
+    def percent(*pairs):
+        return [result(rank_1 / 100, mean_ap / 100) for rank_1, mean_ap in pairs]
+
+    paper = numbers({"market1501": (50.0, 60.0), "dukemtmc_reid": (1.0, 2.0)})
+    change = TABLE.rows[0].change
+    results = {
+        Row("late", change, points={"a": 0.9}): percent((70, 40)),
+        Row("both", change, paper, points={"a": 0.5, "b": 0.7}): percent((62, 51), (66, 55)),
+        Row("lacking", change, paper, points={"b": 0.1}): [],
+    }
+    found = curves.lines(results, "market1501", "rank-1")
+    assert list(found) == ["a", "b"]
+    np.testing.assert_allclose(found["a"].ours, [(0.5, 64, 8**0.5), (0.9, 70, 0)])
+    np.testing.assert_allclose(found["b"].ours, [(0.7, 64, 8**0.5)])
+    assert (found["a"].paper, found["b"].paper) == (((0.5, 60.0),), ((0.1, 60.0), (0.7, 60.0)))
+    found = curves.lines(results, "market1501", "mAP (step)")
+    np.testing.assert_allclose(found["a"].ours, [(0.5, 53, 8**0.5), (0.9, 40, 0)])
+    assert found["a"].paper == ((0.5, 50.0),)
+    assert curves.lines(results, "synthetic/demo", "rank-1")["a"].paper == ()
+    # Names stand in the order of the rows.
+    named = {
+        replace(row, points={"c": x}): runs
+        for x, (row, runs) in zip(("soft", 0.5, 0.1), results.items(), strict=True)
+    }
+    found = curves.lines(named, "market1501", "rank-1")["c"]
+    np.testing.assert_allclose(found.ours, [(0, 70, 0), (1, 64, 8**0.5)])
+    assert found.paper == ((1.0, 60.0), (2.0, 60.0))
 
 
 # Statistics
