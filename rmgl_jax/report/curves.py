@@ -31,8 +31,10 @@ def training_curves(records: Records, names: Sequence[str], unit: str, log: bool
     figure, axes = _figure("training step", unit)
     for name, style in zip(names, _STYLES, strict=False):
         steps, values = series(records, "train", name)
+        if not len(steps):  # There is no triplet loss, say.
+            continue
         size = -(-len(steps) // _POINTS)
-        parts = [slice(i, i + size) for i in range(0, len(steps), size or 1)]
+        parts = [slice(i, i + size) for i in range(0, len(steps), size)]
         axes.plot(
             [steps[part].mean() for part in parts],
             [values[part].mean() for part in parts],

@@ -35,7 +35,10 @@ def run_card(
         ("identities trained on", f"{model.num_classes:,}"),
         ("input", f"{model.image_size[0]}x{model.image_size[1]} pixels, {model.dtype}"),
         ("embedding", f"{features} features of {model.embed_dim}: {features * model.embed_dim}"),
-        ("backbone weights", config.pretrained.replace("none", "none: from random", 1)),
+        (
+            "backbone weights",
+            "none: from random" if config.pretrained == "none" else config.pretrained,
+        ),
         ("seed", str(train.seed)),
         ("batch", f"{train.persons} persons x {train.images} images"),
     ]

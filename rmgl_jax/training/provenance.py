@@ -66,7 +66,7 @@ def _commit() -> str | None:
         return None
     try:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "describe", "--always", "--exclude=*", "--dirty", "--abbrev=12"],
             cwd=here,
             capture_output=True,
             text=True,
