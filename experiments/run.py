@@ -19,6 +19,7 @@ from rmgl_jax.command_line import (
     write_text,
 )
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.host_memory import keep_freed_pages
 
 PaperNumbers = Mapping[str, Mapping[str, float]]
 """Published numbers in percent, as `evaluation.result.print_results` takes them."""
@@ -246,7 +247,8 @@ def fingerprint(weights: Path | None) -> str:
 
 
 def start_jax(options: DistributedOptions) -> None:
-    """Chooses where compiled programs are kept, and joins the other processes if there are any."""
+    """Readies the host's memory and the compilation cache, and joins the other processes if any."""
+    keep_freed_pages()
     import jax
 
     keep_compiled_programs()
