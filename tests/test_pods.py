@@ -1,0 +1,174 @@
+"""The plain launch of docs/pods.md: two processes on one host, interrupted, equal to one."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import market_rmgl, run
+from rmgl_jax.evaluation.result import EvaluationResult
+from rmgl_jax.training.journal import read_metrics
+
+ROOT = Path(__file__).parents[1]
+# Less to compile; all else is the tiny preset's.
+OPTIONS = "--preset tiny --model.paths original --model.last_stage res4 --train.evaluate_every 0"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def launch(directory, programs, devices, data="data", works=("work", "work"), options=OPTIONS):
+    """Runs programs side by side; gives exit statuses and what each printed."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        # Two thirds of the time to compile, and the same program for one process and two.
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=1",
+    }
+    port, ended = free_port(), []
+    with ExitStack() as stack:
+        processes = []
+        for number, program in enumerate(programs):
+            command = [sys.executable, *program, *shlex.split(options)]
+            command += ["--workdir", str(directory / works[number])]
+            command += ["--data_dir", str(directory / data)]
+            if len(programs) > 1:
+                command += ["--distributed.enabled", "--distributed.coordinator"]
+                command += [f"localhost:{port}", "--distributed.processes", str(len(programs))]
+                command += ["--distributed.process", str(number)]
+            output = stack.enter_context(open(directory / f"output{number}", "w+"))
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append((process, output))
+        for process, output in processes:
+            status = process.wait(timeout=900)
+            output.seek(0)
+            ended.append((status, output.read()))
+    return ended
+
+
+PLAIN = ["-m", "experiments.synthetic_rmgl"]
+# Its process gets SIGTERM when two steps are done.
+TERMINATED = ["-m", "tests.interrupted_run", "2"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("pods")
+
+
+@pytest.fixture(scope="module")
+def interrupted(directory):
+    """The first launch, on an empty directory, in which one process is terminated."""
+    ended = launch(directory, [PLAIN, TERMINATED], devices=1)
+    seen = sorted(path.name for path in (directory / "work" / "checkpoints").iterdir())
+    return ended, seen, read_metrics(directory / "work")
+
+
+@pytest.fixture(scope="module")
+def finished(directory, interrupted):
+    """The same command again, which goes on to the end."""
+    return launch(directory, [PLAIN, PLAIN], devices=1)
+
+
+def test_sigterm_to_one_process_saves_and_ends_both(interrupted):
+    ended, checkpoints, records = interrupted
+    assert [status for status, _ in ended] == [143, 143], ended
+    (step,) = re.findall(r"Stopped by SIGTERM; the state of step (\d+) is saved", ended[0][1])
+    assert step in checkpoints
+    # Nothing was half-written, and both saw the same last step.
+    assert all(name.isdigit() for name in checkpoints)
+    assert max(record["step"] for record in records) == int(step)
+
+
+def test_data_was_prepared_by_one_of_them(interrupted):
+    printed = [text for _, text in interrupted[0]]
+    assert sum(text.count("rendering tiny") for text in printed) == 1
+
+
+def test_two_processes_equal_one(directory, finished):
+    assert [status for status, _ in finished] == [0, 0], finished
+    ((status, text),) = launch(directory, [PLAIN], devices=2, works=["one"])
+    assert status == 0, text
+    two, one = (
+        EvaluationResult.from_json((directory / name / "result.json").read_text())
+        for name in ("work", "one")
+    )
+    for name, value in asdict(one.plain).items():
+        np.testing.assert_allclose(getattr(two.plain, name), value, atol=1e-5, err_msg=name)
+    assert one.step == two.step
+    # Every step of the way, too; those before the interruption stand in the log once.
+    logs = [read_metrics(directory / name) for name in ("work", "one")]
+    for two_record, one_record in zip(*logs, strict=True):
+        speed = {"images_per_second", "mfu"}
+        assert two_record.keys() - speed == one_record.keys() - speed
+        for name in one_record.keys() - speed - {"kind"}:
+            np.testing.assert_allclose(
+                two_record[name], one_record[name], rtol=1e-5, atol=1e-5, err_msg=name
+            )
+
+
+def test_only_process_0_writes_and_prints(directory, finished):
+    work = directory / "work"
+    assert {path.name for path in work.iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "run.json",
+        "tensorboard",
+    }
+    # One file of events for each of the two launches.
+    assert len(list((work / "tensorboard").iterdir())) == 2
+    last = max(int(path.name) for path in (work / "checkpoints").iterdir())
+    assert json.loads((work / "result.json").read_text())["step"] == str(last)
+    chief, other = (text for _, text in finished)
+    assert "Going on from step" in chief
+    assert "rank-1" in chief
+    # JAX's own notes of connections are all that the other prints.
+    assert [line for line in other.splitlines() if "Gloo" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("works", "options", "said"),
+    [
+        (("here", "there"), ("", ""), "must be one that all processes share"),
+        (("seeds", "seeds"), ("", " --train.seed 1"), "train.seed was 0, is now 1"),
+    ],
+)
+def test_processes_that_do_not_fit_together_end(directory, finished, works, options, said):
+    """With a sentence, instead of waiting for each other for ever."""
+    programs = [[*PLAIN, *shlex.split(extra)] for extra in options]
+    ended = launch(directory, programs, devices=1, works=works)
+    assert [status for status, _ in ended] == [1, 1], ended
+    chief, other = (" ".join(text.split()) for _, text in ended)
+    assert "Stopped, because process 1 can't use the work directory" in chief
+    assert said in other
+
+
+def test_the_page_shows_the_line_that_runs_here():
+    text = (ROOT / "docs" / "pods.md").read_text().replace("\\\n", " ")
+    plain = re.search(r"python -m experiments\.market_rmgl .*--distributed\.coordinator.*", text)
+    options = run.parse(market_rmgl.PRESETS, "", shlex.split(plain.group())[3:])
+    assert asdict(options.distributed) == {
+        "enabled": True,
+        "coordinator": "host0:12345",
+        "processes": 2,
+        "process": 0,
+    }
