@@ -1,0 +1,90 @@
+"""Times embedding a gallery, with and without decoding its files.
+
+    python -m benchmarks.embed                                  # thin network at 96x48
+    python -m benchmarks.embed --preset gpu --batch_size 256    # ResNet-50 at 384x128, bfloat16
+
+The gallery is made of rendered JPEGs (Market-1501's resolution), each many times. Decoding is the
+pass of `data.store.prepare` over it that happens once, resizing included; embedding is
+`evaluation.embedding.embed` from the decoded file, image and mirror, after one batch that compiles.
+Every round does one after the other; medians are printed. `--passes 1` leaves out the mirror.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from data_prep import prepare_dataset
+from data_prep.synthetic.render import render
+from experiments import presets
+from rmgl_jax.data.store import prepare
+from rmgl_jax.evaluation.embedding import embed
+from rmgl_jax.models.rmgl import RMGL
+
+CONFIGS = {
+    "small": presets.small("synthetic/demo", epochs=3),
+    "paper": presets.paper("synthetic/demo"),
+    "gpu": presets.gpu("synthetic/demo"),
+}
+
+
+def gallery_builder(directory, images):
+    """The builder of a set whose gallery is of rendered images, repeated as new identities."""
+    source = render(Path(directory) / "images", "tiny", seed=0)
+    gallery = source / "bounding_box_test"
+    files = [path for path in sorted(gallery.glob("*.jpg")) if not path.name.startswith("-1")]
+    for number in range(images - len(files)):
+        original = files[number % len(files)]
+        _, rest = original.name.split("_", 1)
+        (gallery / f"{10000 + number:07d}_{rest}").hardlink_to(original)
+    return prepare_dataset("folder/gallery", source, Path(directory) / "tfds")
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="small", choices=CONFIGS)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--passes", type=int, default=2, choices=(1, 2))
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    model = CONFIGS[arguments.preset].model
+    create = jax.jit(lambda key, images: RMGL(model).init(key, images, train=False))
+    variables = create(jax.random.key(0), np.zeros((1, *model.image_size, 3), np.float32))
+    options = {"batch_size": arguments.batch_size, "flip": arguments.passes == 2}
+    decoding, embedding = [], []
+    with tempfile.TemporaryDirectory() as directory:
+        builder = gallery_builder(directory, arguments.images)
+        for number in range(arguments.rounds):
+            with tempfile.TemporaryDirectory(dir=directory) as store:
+                start = time.perf_counter()
+                images = prepare(builder, "gallery", model.image_size, store).images
+                decoding.append(time.perf_counter() - start)
+                if not number:
+                    embed(model, variables, images[: arguments.batch_size], **options)
+                start = time.perf_counter()
+                embed(model, variables, images, **options)
+                embedding.append(time.perf_counter() - start)
+    count, size = len(images), "x".join(map(str, model.image_size))
+    table = Table(
+        title=f"{arguments.preset}: {count:,} images at {size}, {arguments.passes} passes "
+        f"an image, {jax.device_count()} x {jax.devices()[0].device_kind}"
+    )
+    for column in ("", "seconds", "images/s"):
+        table.add_column(column, justify="right" if column else "left")
+    both = np.add(decoding, embedding)
+    rows = {"decoding": decoding, "embedding": embedding, "decoding and embedding": both}
+    for name, seconds in rows.items():
+        median = float(np.median(seconds))
+        table.add_row(name, f"{median:.1f}", f"{count / median:,.0f}")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Tells how large a batch fits a device's memory, with and without `model.remat`.
+
+    python -m benchmarks.memory [--dtype bfloat16] [--budgets 12 80] [--batches 16 48]
+
+The training step of the full RMGL is compiled for two batch sizes, not run. What XLA's buffer
+assignment then needs (state, batch and temporaries) grows linearly with the batch, and the line is
+drawn on to every budget. It is that of the backend at hand: the CPU's programs keep other
+temporaries than a GPU's, and no allocator's own waste is in it.
+"""
+
+import argparse
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from experiments import presets
+from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.step import create_state, make_train_step
+
+GIB = 2**30
+IMAGES = 4
+
+
+def configuration(dtype, remat, batch):
+    """The paper's run on Market-1501 with another batch."""
+    paper = presets.paper("market1501")
+    return replace(
+        paper,
+        model=replace(paper.model, num_classes=751, dtype=dtype, remat=remat),
+        train=replace(paper.train, persons=batch // IMAGES, images=IMAGES),
+    )
+
+
+def step_bytes(config):
+    """What the compiled step needs, in bytes: its arguments, and what it holds beside them."""
+    size = config.train.persons * config.train.images
+    optimizer = make_optimizer(config.optimizer, 100)
+    state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
+    batch = {
+        "images": jax.ShapeDtypeStruct((size, *config.model.image_size, 3), jnp.uint8),
+        "labels": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    step = make_train_step(config, 100).run
+    analysis = step.lower(state, batch, key).compile().memory_analysis()
+    # The state is donated: the next one lies in its place.
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.argument_size_in_bytes + outputs + analysis.temp_size_in_bytes
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--batches", type=int, nargs=2, default=(16, 48))
+    parser.add_argument("--budgets", type=float, nargs="+", default=(12, 80))
+    arguments = parser.parse_args()
+    table = Table(
+        title=f"full RMGL, {arguments.dtype}, buffer assignment of {jax.default_backend()}"
+    )
+    for column in ("", "an image", "fixed", *(f"{x:g} GB: batch" for x in arguments.budgets)):
+        table.add_column(column, justify="right" if column else "left")
+    small, large = arguments.batches
+    for remat in (False, True):
+        needs = [step_bytes(configuration(arguments.dtype, remat, n)) for n in (small, large)]
+        an_image = (needs[1] - needs[0]) / (large - small)
+        fixed = needs[0] - small * an_image
+        largest = [math.floor((x * 1e9 - fixed) / an_image) for x in arguments.budgets]
+        table.add_row(
+            "remat" if remat else "plain",
+            f"{an_image / 2**20:,.0f} MiB",
+            f"{fixed / GIB:.2f} GiB",
+            *(f"{n - n % IMAGES:,}" for n in largest),
+        )
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Times an experiment from its command to its first step, with and without its programs cached.
+
+    python -m benchmarks.startup                                # synthetic_rmgl --preset demo
+    python -m benchmarks.startup market_rmgl --preset paper --data_dir data
+
+The data are prepared and decoded by a run beforehand. Then each round starts the command with an
+empty compilation cache, and again with the one that this filled, and waits until it reports its
+first step; the time of that step itself is in it. Medians are printed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+def first_step(command, directory, cache):
+    """Seconds until the command reports its first step; it is ended then."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "200",
+    }
+    with tempfile.TemporaryDirectory(dir=directory) as workdir:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, "--workdir", workdir],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        printed = []
+        try:
+            for line in process.stdout:
+                printed.append(line)
+                if "step 1/" in line:
+                    return time.perf_counter() - start
+        finally:
+            process.kill()
+            process.wait()
+    sys.exit("The command ended before its first step:\n" + "".join(printed))
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", nargs="?", default="synthetic_rmgl")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments, options = parser.parse_known_args()
+    command = [sys.executable, "-m", f"experiments.{arguments.experiment}", *options]
+    seconds = {"empty cache": [], "warm cache": []}
+    with tempfile.TemporaryDirectory() as directory:
+        if "--data_dir" not in options:
+            command += ["--data_dir", str(Path(directory) / "data")]
+        first_step(command, directory, Path(directory) / "unused")
+        for number in range(arguments.rounds):
+            cache = Path(directory) / f"cache{number}"
+            for name in seconds:
+                seconds[name].append(first_step(command, directory, cache))
+    table = Table(title=f"{arguments.experiment} {' '.join(options)}: seconds to the first step")
+    for column in ("", "median", "least", "greatest"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, values in seconds.items():
+        shown = (np.median(values), min(values), max(values))
+        table.add_row(name, *(f"{value:.1f}" for value in shown))
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
