@@ -183,9 +183,10 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     )
     if not results:  # The run was complete before.
         measure({"params": state.params, "batch_stats": state.batch_stats})
+    elif chief:
+        note_provenance(workdir)
     result = dataclasses.replace(results[-1], step=str(int(state.step)))
     if chief:
-        note_provenance(workdir)
         write_text(workdir / "result.json", result.to_json())
     floor = rank_baselines(query, gallery) if options.baselines and chief else None
     print_results([result], paper, baselines=floor, console=console)

@@ -569,7 +569,12 @@ def browser():
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     # No sandbox, as tests may run as root, and none of Chromium's own traffic.
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking"):
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-dev-shm-usage",
+        "disable-background-networking",
+    ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))

@@ -29,7 +29,10 @@ def provenance() -> dict[str, str | None]:
 
 
 def note_provenance(workdir: Path) -> None:
-    """Writes `provenance` into a work directory, unless a process before this one did."""
+    """Writes `provenance` into the work directory of a run that this process has finished.
+
+    What a process before this one wrote stays.
+    """
     path = workdir / PROVENANCE_NAME
     if not path.exists():
         write_text(path, json.dumps(provenance(), indent=1) + "\n")
