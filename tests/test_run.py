@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -297,6 +298,7 @@ def test_every_experiment_has_its_presets(name, monkeypatch):
         options = run.parse(module.PRESETS, module.__doc__, ["--preset", preset])
         assert options.experiment == config
         assert preset in options.workdir
-        assert f"{preset} " in module.__doc__.partition("Presets")[2], "the docstring lists them"
+        listed = module.__doc__.partition("Presets")[2]
+        assert re.search(rf"^  .*\b{preset}\b", listed, re.MULTILINE), "the docstring lists them"
     changed = run.parse(module.PRESETS, module.__doc__, ["--train.seed=5", "--loss.margin=None"])
     assert (changed.experiment.train.seed, changed.experiment.loss.margin) == (5, None)
