@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmgl_jax.models.convolution import Conv
+from rmgl_jax.models.convolution import Conv, product
+from rmgl_jax.models.max_pooling import max_pool
 from rmgl_jax.models.resnet import Bottleneck, Stage, Stem
 
 
@@ -67,6 +68,23 @@ def test_a_one_by_one_convolution_is_a_matrix_product():
         assert "stablehlo.convolution" not in program.as_text()
 
 
+@pytest.mark.parametrize(("channels", "features"), [(5, 3), (3, 5)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_product_has_the_gradients_of_the_plain_one(channels, features, dtype):
+    rng = np.random.default_rng(0)
+    shapes = [(16, channels), (channels, features), (16, features)]
+    x, kernel, cotangent = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+    for a, b in zip(
+        jax.vjp(product, x, kernel)[1](cotangent),
+        jax.vjp(jnp.dot, x, kernel)[1](cotangent),
+        strict=True,
+    ):
+        assert a.dtype == b.dtype == dtype
+        np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=1e-2, atol=1e-2)
+        if dtype == jnp.float32:
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def shapes(module, x):
     return jax.eval_shape(
         partial(module.init_with_output, train=False), jax.random.key(0), jnp.ones(x)
@@ -76,6 +94,27 @@ def shapes(module, x):
 def test_the_stem_divides_the_size_by_four():
     out, _ = shapes(Stem(8, Conv, nn.BatchNorm), (2, 32, 16, 3))
     assert out.shape == (2, 8, 4, 8)
+
+
+@pytest.mark.parametrize("size", [(6, 4), (7, 5), (1, 1)])
+def test_the_gradient_of_max_pooling_goes_to_the_first_maximum(size):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-3, 4, (2, *size, 3)), jnp.float32)  # with many equal values
+
+    def plain(x):
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    out, pull = jax.vjp(plain, x)
+    own, own_pull = jax.vjp(max_pool, x)
+    np.testing.assert_array_equal(own, out)
+    cotangent = jnp.asarray(rng.integers(-9, 10, out.shape), jnp.float32)
+    np.testing.assert_array_equal(own_pull(cotangent)[0], pull(cotangent)[0])
+
+
+def test_an_accelerator_pools_as_xla_does():
+    program = jax.jit(jax.grad(lambda x: max_pool(x).sum())).trace(jnp.ones((1, 4, 4, 3)))
+    assert "select_and_scatter" in program.lower(lowering_platforms=("cuda",)).as_text()
+    assert "select_and_scatter" not in program.lower(lowering_platforms=("cpu",)).as_text()
 
 
 def test_the_stem_pools_the_maximum_of_three_rows_and_columns():

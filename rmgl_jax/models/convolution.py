@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from rmgl_jax.models import winograd
+
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He's initialisation over the outgoing connections, as torchvision's ResNet has it."""
 
@@ -34,12 +36,45 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if size == 1:
             # A 1x1 convolution is a matrix product, which CPUs do considerably faster.
-            return jnp.dot(x[:, ::stride, ::stride, :], kernel[0, 0])
-        padding = (size - 1) // 2
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding=[(padding, padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+            x = x[:, ::stride, ::stride, :]
+            return product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
+        if winograd.suits(x, kernel, stride):
+            return winograd.convolve(x, kernel)
+        return winograd.plain(x, kernel, stride)
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Matrix product `[M, C], [C, F] -> [M, F]` of a great M, with a faster gradient on CPUs."""
+    return jnp.dot(x, kernel)
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return product(x, kernel), (x, kernel)
+
+
+def _backward(
+    operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = operands
+    by_kernel = lax.platform_dependent(x, cotangent, cpu=_over_rows, default=_plainly_over_rows)
+    return jnp.dot(cotangent, kernel.T), by_kernel
+
+
+product.defvjp(_forward, _backward)
+
+
+def _plainly_over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.dot_general(x, y, (((0,), (0,)), ((), ())))
+
+
+def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The transpose of `x` times `y`, with the narrower of them transposed beforehand.
+
+    XLA's product on the CPU transposes the left one while it multiplies. With a wide left one that
+    takes up to half of the time.
+    """
+    if x.shape[1] > y.shape[1]:
+        return _over_rows(y, x).T
+    # Without the barrier the transposition would become a part of the product again.
+    return jnp.dot(lax.optimization_barrier(x.T), y)

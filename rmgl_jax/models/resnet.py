@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from rmgl_jax.models.max_pooling import max_pool
+
 ModuleFactory = Callable[..., nn.Module]
 
 EXPANSION = 4
@@ -23,7 +25,7 @@ class Stem(nn.Module):
         """Maps images to the first map."""
         x = self.conv(self.features, 7, 2, name="conv")(x)
         x = nn.relu(self.norm(name="bn")(x, use_running_average=not train))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(x)
 
 
 class Bottleneck(nn.Module):
