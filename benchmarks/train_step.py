@@ -14,6 +14,7 @@ takes its turn too. All devices that JAX sees are used: show it one.
 Operations are those of convolutions and matrix products written plainly, counted from the layers'
 shapes, and a step has three times as many as a forward pass, less the images' own gradient: what a
 program computes beside them, or saves, does not count. Bytes are XLA's count for the compiled step.
+Compiling is timed as it is: with JAX_COMPILATION_CACHE_DIR set, from the second run on from there.
 """
 
 import argparse
@@ -97,11 +98,13 @@ def forward_operations(model, variables, images):
 
 def jax_network(problem, parallel):
     """What to run by name, and facts, of this project's network."""
+    from rmgl_jax.host_memory import keep_freed_pages
+
+    keep_freed_pages()
     import jax
     import jax.numpy as jnp
 
     jax.config.update("jax_platforms", PLATFORMS[problem.device])
-    jax.config.update("jax_enable_compilation_cache", False)
     from rmgl_jax.data.normalisation import normalise
     from rmgl_jax.models.rmgl import RMGL
     from rmgl_jax.training.optimizer import make_optimizer
