@@ -155,6 +155,9 @@ def jax_network(problem, parallel):
 
 def ceilings(problem):
     """The machine's own limits: a large matrix product, and reading and writing a long array."""
+    from rmgl_jax.host_memory import keep_freed_pages
+
+    keep_freed_pages()
     import jax
     import jax.numpy as jnp
 
@@ -295,9 +298,9 @@ def measure(console, problem, methods, rounds, repeats):
         for kind in ("product", "copy"):
             with console.status(kind):
                 samples.setdefault(kind, []).append(ask(CEILINGS, kind, 5 * repeats))
-    for method in methods:
+    for method, pipe in pipes.items():
         facts[method]["peak"] = ask(method, "peak")
-        pipes[method].send(None)
+        pipe.send(None)
     return facts, samples
 
 
