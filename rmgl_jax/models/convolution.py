@@ -72,7 +72,7 @@ def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
     """The transpose of `x` times `y`, with the narrower of them transposed beforehand.
 
     XLA's product on the CPU transposes the left one while it multiplies. With a wide left one that
-    takes up to half of the time.
+    takes up to 0.4 of the time.
     """
     if x.shape[1] > y.shape[1]:
         return _over_rows(y, x).T
