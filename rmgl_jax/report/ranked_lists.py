@@ -17,7 +17,7 @@ class Hit:
     """A gallery image in a list."""
 
     rank: int
-    """From 1, junk and images of the query's own camera left out."""
+    """From 1, junk and the query's identity in its own camera left out."""
     index: int
     """In the gallery."""
     match: bool
