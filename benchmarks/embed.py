@@ -21,9 +21,9 @@ from rich.table import Table
 
 from data_prep import prepare_dataset
 from data_prep.synthetic.render import render
-from experiments import presets
 from rmgl_jax.data.store import prepare
 from rmgl_jax.evaluation.embedding import embed
+from rmgl_jax.experiment import presets
 from rmgl_jax.models.rmgl import RMGL
 
 CONFIGS = {

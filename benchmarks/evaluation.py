@@ -36,27 +36,27 @@ class Problem:
     def features(self, seed=0):
         """(query, gallery, query_pids, query_camids, gallery_pids, gallery_camids).
 
-        An embedding is a point of a 128-dimensional space: its identity's centre, a shift of its
+        An embedding is a point of a 128-dimensional space: its identity's center, a shift of its
         camera and its own noise, mapped to `width` dimensions, with a little noise there.
         """
         rng = np.random.default_rng(seed)
         latent, count = 128, self.queries + self.gallery
         # A distractor is an identity of its own.
-        centres = rng.standard_normal((self.identities + self.distractors, latent), np.float32)
+        centers = rng.standard_normal((self.identities + self.distractors, latent), np.float32)
         shifts = 0.4 * rng.standard_normal((self.cameras, latent), np.float32)
         basis = rng.standard_normal((latent, self.width), np.float32)
-        centre = rng.integers(0, self.identities, count)
-        centre[count - self.distractors :] = self.identities + np.arange(self.distractors)
+        center = rng.integers(0, self.identities, count)
+        center[count - self.distractors :] = self.identities + np.arange(self.distractors)
         camera = rng.integers(0, self.cameras, count)
         spread = rng.gamma(4.0, 0.25, count).astype(np.float32)[:, None]  # some images are worse
-        pid = np.where(centre < self.identities, centre + 1, 0)
+        pid = np.where(center < self.identities, center + 1, 0)
 
         def embed(start, stop):
             features = np.empty((stop - start, self.width), np.float32)
             for begin in range(start, stop, 4096):
                 i = slice(begin, min(begin + 4096, stop))
                 n = i.stop - i.start
-                point = centres[centre[i]] + shifts[camera[i]]
+                point = centers[center[i]] + shifts[camera[i]]
                 point += spread[i] * rng.standard_normal((n, latent), np.float32)
                 rows = features[i.start - start : i.stop - start]
                 rng.standard_normal(dtype=np.float32, out=rows)

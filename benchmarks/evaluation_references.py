@@ -30,7 +30,7 @@ def rerank_dense(query, gallery, k1=20, k2=6, lambda_value=0.3, dtype=np.float32
     largest = distances.max(axis=0)
     # Where all images are the same there is nothing to divide by.
     distances = (distances / np.where(largest > 0, largest, 1)).T
-    np.fill_diagonal(distances, -1)  # An image is its own first neighbour, even among duplicates.
+    np.fill_diagonal(distances, -1)  # An image is its own first neighbor, even among duplicates.
     order = np.argsort(distances, axis=1, kind="stable")
     np.fill_diagonal(distances, 0)
 

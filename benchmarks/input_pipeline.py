@@ -5,7 +5,7 @@
 The images are those of the synthetic benchmark (JPEG, Market-1501's resolution), each several times
 so that starting the processes does not count. The plain pipeline does for every image in every
 epoch what a data loader's workers do: decode, resize, flip, RSA (crop, resize, paste) with Pillow,
-then normalise with NumPy; one process a core, nothing sent to a parent, which favours it. Each
+then normalize with NumPy; one process a core, nothing sent to a parent, which favors it. Each
 round measures everything, one after the other, so that a busy machine slows all alike; the median
 over the rounds is printed, and the best, which other work on the machine disturbed least.
 """

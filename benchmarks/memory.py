@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from experiments import presets
+from rmgl_jax.experiment import presets
 from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.step import create_state, make_train_step
 
@@ -31,13 +31,13 @@ def configuration(dtype, remat, batch):
     return replace(
         paper,
         model=replace(paper.model, num_classes=751, dtype=dtype, remat=remat),
-        train=replace(paper.train, persons=batch // IMAGES, images=IMAGES),
+        train=replace(paper.train, num_ids=batch // IMAGES, num_instances=IMAGES),
     )
 
 
 def step_bytes(config):
     """What the compiled step needs, in bytes: its arguments, and what it holds beside them."""
-    size = config.train.persons * config.train.images
+    size = config.train.num_ids * config.train.num_instances
     optimizer = make_optimizer(config.optimizer, 100)
     state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
     batch = {

@@ -1,4 +1,4 @@
-"""What raw pixels and colour histograms retrieve on the synthetic benchmark.
+"""What raw pixels and color histograms retrieve on the synthetic benchmark.
 
 `python benchmarks/synthetic_baselines.py [--preset demo] [--seed 0]` renders the benchmark to a
 temporary directory and prints mAP and rank-1 of both baselines, and of random features.
@@ -15,7 +15,7 @@ from PIL import Image
 from data_prep.names import parse_market_name
 from data_prep.synthetic.layout import PRESETS
 from data_prep.synthetic.render import render
-from rmgl_jax.evaluation.baselines import colour_histogram_embedding, pixel_embedding
+from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
 from rmgl_jax.evaluation.ranking import rank_metrics
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         print(f"in {time.perf_counter() - start:.1f} s")
         query_images, *query = read(out / "query")
         gallery_images, *gallery = read(out / "bounding_box_test")
-    for embed in (random_embedding, pixel_embedding, colour_histogram_embedding):
+    for embed in (random_embedding, pixel_embedding, color_histogram_embedding):
         distances = -embed(query_images) @ embed(gallery_images).T
         metrics = rank_metrics(distances, *query, *gallery)
         print(

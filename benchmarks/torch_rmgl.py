@@ -1,7 +1,7 @@
 """RMGL as one would write it in plain PyTorch: what `benchmarks.train_step` measures against.
 
 It has the parameters and the arithmetic of `rmgl_jax.models.rmgl` and of the loss of Eq. 4 with
-their default configuration; initialisation is PyTorch's own, which does not matter to speed.
+their default configuration; initialization is PyTorch's own, which does not matter to speed.
 """
 
 import torch
@@ -70,7 +70,7 @@ def balanced_pool(x, stripes):
 
 
 class TorchRMGL(nn.Module):
-    """Features [B, N, D] and logits [B, N, classes] of normalised images [B, 3, H, W]."""
+    """Features [B, N, D] and logits [B, N, classes] of normalized images [B, 3, H, W]."""
 
     def __init__(self, granularities, depth, width, embed_dim, classes):
         super().__init__()
@@ -129,7 +129,7 @@ def total_loss(features, logits, labels, granularities, margin=0.6):
 
 
 def sgd(model, config):
-    """The optimiser of `rmgl_jax.training.optimizer`, with its faster head."""
+    """The optimizer of `rmgl_jax.training.optimizer`, with its faster head."""
     heads = [model.reduction, model.kernel, model.bias, *model.norm.parameters()]
     known = {id(parameter) for parameter in heads}
     backbone = [parameter for parameter in model.parameters() if id(parameter) not in known]

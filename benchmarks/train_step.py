@@ -49,15 +49,15 @@ class Problem:
     @property
     def config(self):
         """Of the experiment, without augmentation and without warm-up, which would not change."""
-        from experiments.presets import paper, small
         from rmgl_jax.config import AugmentConfig, RandomShiftingConfig
+        from rmgl_jax.experiment.presets import paper, small
 
         base = paper("benchmark") if self.preset == "full" else small("benchmark", 60)
         return replace(
             base,
             model=replace(base.model, dtype=self.dtype),
             augment=AugmentConfig(flip_probability=0.0, shifting=RandomShiftingConfig()),
-            train=replace(base.train, persons=self.batch // IMAGES, images=IMAGES),
+            train=replace(base.train, num_ids=self.batch // IMAGES, num_instances=IMAGES),
         )
 
     def data(self):
@@ -98,14 +98,14 @@ def forward_operations(model, variables, images):
 
 def jax_network(problem, parallel):
     """What to run by name, and facts, of this project's network."""
-    from rmgl_jax.host_memory import keep_freed_pages
+    from rmgl_jax.cpu.host_memory import keep_freed_pages
 
     keep_freed_pages()
     import jax
     import jax.numpy as jnp
 
     jax.config.update("jax_platforms", PLATFORMS[problem.device])
-    from rmgl_jax.data.normalisation import normalise
+    from rmgl_jax.data.normalization import normalize
     from rmgl_jax.models.rmgl import RMGL
     from rmgl_jax.training.optimizer import make_optimizer
     from rmgl_jax.training.step import create_state, make_train_step
@@ -120,7 +120,7 @@ def jax_network(problem, parallel):
     variables = jax.tree.map(jnp.copy, variables)
     state = step.replicate(state)
     batch, key = step.put({"images": images, "labels": labels}), jax.random.key(0)
-    pixels = normalise(images)
+    pixels = normalize(images)
     operations, stem = forward_operations(model, variables, pixels)
     facts = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -155,7 +155,7 @@ def jax_network(problem, parallel):
 
 def ceilings(problem):
     """The machine's own limits: a large matrix product, and reading and writing a long array."""
-    from rmgl_jax.host_memory import keep_freed_pages
+    from rmgl_jax.cpu.host_memory import keep_freed_pages
 
     keep_freed_pages()
     import jax
@@ -196,11 +196,11 @@ def torch_network(problem, compiled):
     half = problem.dtype == "bfloat16"
     autocast = torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext()
 
-    def normalised():  # [B, H, W, 3] in memory, channels_last to PyTorch
+    def normalized():  # [B, H, W, 3] in memory, channels_last to PyTorch
         return (images * scale - shift).permute(0, 3, 1, 2)
 
     call = torch.compile(network) if compiled else network
-    pixels = normalised()
+    pixels = normalized()
 
     def forward():
         network.eval()
@@ -210,7 +210,7 @@ def torch_network(problem, compiled):
     def step():
         network.train()
         with autocast:
-            features, logits = call(normalised())
+            features, logits = call(normalized())
         loss = total_loss(features, logits, labels, model.granularities, config.loss.margin)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from data_prep.listing import Encoded
 from data_prep.progress import track
 
-# The formats the file suffixes promise. Naming them also keeps Pillow from handing a mislabelled
+# The formats the file suffixes promise. Naming them also keeps Pillow from handing a mislabeled
 # file to a plugin that starts another program (EPS does).
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _CHUNK = 128

@@ -14,8 +14,8 @@ Paper: labeled rank-1 79.9, mAP 77.9, re-ranked 87.8 / 89.1; detected 79.6 / 76.
 86.8 / 88.3. Not measured with this code.
 """
 
-from experiments import presets
-from experiments.run import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.run import main
 
 PRESETS = {
     "paper": presets.paper("cuhk03_np/detected"),

@@ -13,8 +13,8 @@ twice before you build on it.
 Paper: rank-1 90.5, mAP 81.0; re-ranked 92.6 / 91.0. Not measured with this code.
 """
 
-from experiments import presets
-from experiments.run import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.run import main
 
 PRESETS = {
     "paper": presets.paper("dukemtmc_reid"),

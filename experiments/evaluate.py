@@ -7,7 +7,7 @@ Images are embedded at the size the network was trained at. A set that is not pr
 --source once.
 """
 
-from experiments.transfer import evaluate_main
+from rmgl_jax.experiment.cross_dataset import evaluate_main
 
 if __name__ == "__main__":
     evaluate_main(__doc__)

@@ -17,10 +17,10 @@ are the best, and the soft margin is worse than any. Not measured with this code
 from dataclasses import replace
 from functools import partial
 
-from experiments import presets
-from experiments.rows import PaperNumbers, Row, Sweep, numbers
-from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import PaperNumbers, Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 RMGL = numbers({"market1501": (90.0, 96.2), "dukemtmc_reid": (81.0, 90.5)})
 

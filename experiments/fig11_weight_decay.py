@@ -20,10 +20,10 @@ this code.
 from dataclasses import replace
 from functools import partial
 
-from experiments import presets
-from experiments.rows import Row, Sweep, numbers
-from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 
 def _with(base: ExperimentConfig, weight_decay: float) -> ExperimentConfig:

@@ -18,10 +18,10 @@ this code.
 from dataclasses import replace
 from functools import partial
 
-from experiments import presets
-from experiments.rows import Row, Sweep
-from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import Row, Sweep
+from rmgl_jax.experiment.sweep import main
 
 
 def _with(base: ExperimentConfig, **shifting: float) -> ExperimentConfig:

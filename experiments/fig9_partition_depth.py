@@ -22,10 +22,10 @@ code.
 from dataclasses import replace
 from functools import partial
 
-from experiments import presets
-from experiments.rows import PaperNumbers, Row, Sweep, numbers
-from experiments.sweep import main
 from rmgl_jax.config import ExperimentConfig, FoldPosition
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import PaperNumbers, Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 POSITIONS: dict[str, FoldPosition] = {
     "input": "input",

@@ -10,8 +10,8 @@ Presets
 Without camera ids in the file names there is no same-camera rule, and the result says so.
 """
 
-from experiments import presets
-from experiments.run import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.run import main
 
 PRESETS = {
     "paper": presets.paper("folder"),

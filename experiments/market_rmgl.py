@@ -13,8 +13,8 @@ Paper: rank-1 96.2, mAP 90.0; re-ranked 96.7 / 95.6. What was measured with this
 and commit, is in docs/reproduction.md.
 """
 
-from experiments import presets
-from experiments.run import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.run import main
 
 PRESETS = {
     "paper": presets.paper("market1501"),

@@ -14,8 +14,8 @@ paper does not say which it used.
 Paper: rank-1 83.6, mAP 60.4. Not measured with this code.
 """
 
-from experiments import presets
-from experiments.run import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.run import main
 
 PRESETS = {
     "paper": presets.paper("msmt17/train"),

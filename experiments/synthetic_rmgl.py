@@ -11,8 +11,8 @@ Presets
 What was measured is in docs/reproduction.md.
 """
 
-from experiments import presets
-from experiments.run import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.run import main
 
 PRESETS = {
     "demo": presets.small("synthetic/demo", epochs=24),

@@ -17,9 +17,9 @@ Not measured with this code.
 
 from functools import partial
 
-from experiments import presets
-from experiments.rows import Row, Sweep, numbers
-from experiments.sweep import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 ROWS = (
     Row(

@@ -18,9 +18,9 @@ Not measured with this code.
 
 from functools import partial
 
-from experiments import presets
-from experiments.rows import PaperNumbers, Row, Sweep, numbers
-from experiments.sweep import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import PaperNumbers, Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 
 def _either(mean_ap: float, rank_1: float) -> PaperNumbers:

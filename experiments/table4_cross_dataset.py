@@ -12,8 +12,8 @@ other methods of its table, those marked * with unlabeled images of the target. 
 printed; mAP and rank-1 seem to be exchanged where mAP is the greater. Not measured with this code.
 """
 
-from experiments.rows import numbers
-from experiments.transfer import table_main
+from rmgl_jax.experiment.cross_dataset import table_main
+from rmgl_jax.experiment.results import numbers
 
 # In percent, by the data set that is trained on and the one that is tested on.
 PAPER = {

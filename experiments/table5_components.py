@@ -22,9 +22,9 @@ measured is in docs/reproduction.md.
 
 from functools import partial
 
-from experiments import presets
-from experiments.rows import Row, Sweep, numbers
-from experiments.sweep import main
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 _RP, _ONLY_RP = ("original", "receptive"), ("receptive",)
 

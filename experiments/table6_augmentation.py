@@ -4,7 +4,7 @@
     python -m experiments.table6_augmentation --dataset dukemtmc_reid --source DIR --preset gpu
     python -m experiments.table6_augmentation --preset demo --seeds 3 --rows 2-stripe 2-stripe+RE
 
-RCJ is random colour jitter, RC random cropping, RE random erasing, RCRS crop, resize and shift,
+RCJ is random color jitter, RC random cropping, RE random erasing, RCRS crop, resize and shift,
 RSA random shifting. The two baselines are those of Table V, to compare the twelve rows with.
 
 Presets
@@ -21,9 +21,6 @@ this code.
 from dataclasses import replace
 from functools import partial
 
-from experiments import presets
-from experiments.rows import Row, Sweep, numbers
-from experiments.sweep import main
 from rmgl_jax.config import (
     ColorJitterConfig,
     CropResizeShiftConfig,
@@ -31,6 +28,9 @@ from rmgl_jax.config import (
     RandomCropConfig,
     RandomErasingConfig,
 )
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import main
 
 
 def _augmented(

@@ -8,7 +8,7 @@ derived from these classes, so the docstring under a field is also its `--help` 
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_type_hints
 
-Path = Literal["original", "receptive"]
+PathName = Literal["original", "receptive"]
 FoldPosition = Literal["input", "stem", "res2", "res3", "res4", "res5"]
 STAGES: tuple[FoldPosition, ...] = ("input", "stem", "res2", "res3", "res4", "res5")
 """The maps of the network from the input to the output, in order. Each can be folded."""
@@ -33,7 +33,7 @@ class ModelConfig:
     """Height and width of the input, in pixels."""
     granularities: tuple[int, ...] = (2, 3)
     """Stripes of each branch. 1 is a global branch: one path, one global feature."""
-    paths: tuple[Path, ...] = ("original", "receptive")
+    paths: tuple[PathName, ...] = ("original", "receptive")
     """Paths of every branch over the same weights. ("original",) is the baseline of Table V,
     ("receptive",) its "only RP"."""
     fold_at: FoldPosition = "res2"
@@ -47,7 +47,7 @@ class ModelConfig:
     """Whether the receptive path gives a global feature beside its stripes (s = 0 in Eq. 4)."""
     abp: Literal["off", "test", "always"] = "always"
     """Activation balanced pooling: never, in evaluation only, or in training too."""
-    abp_paths: tuple[Path, ...] = ("original",)
+    abp_paths: tuple[PathName, ...] = ("original",)
     """Paths whose stripes are balanced. The receptive path's stripes are its partition."""
     uniform_pool: Literal["max", "mean"] = "max"
     """How a uniform stripe is pooled."""
@@ -242,10 +242,10 @@ class RandomCropConfig:
 
 @dataclass(frozen=True)
 class ColorJitterConfig:
-    """Colour jitter: brightness, contrast and saturation by independent random factors."""
+    """Color jitter: brightness, contrast and saturation by independent random factors."""
 
     probability: float = 0.0
-    """How often the colours are changed."""
+    """How often the colors are changed."""
     brightness: float = 0.2
     """Factors are U(1 - value, 1 + value)."""
     contrast: float = 0.15
@@ -378,16 +378,16 @@ class TrainConfig:
 
     epochs: int = 60
     """Passes over all training images."""
-    persons: int = 12
+    num_ids: int = 12
     """P: identities in a batch."""
-    images: int = 4
-    """K: images of each."""
+    num_instances: int = 4
+    """K: images of each identity in a batch."""
     seed: int = 0
-    """Of the initialisation, of the batches and of the augmentation."""
+    """Of the initialization, of the batches and of the augmentation."""
     accumulate: int = 1
     """Parts a device's batch is cut into, one after another, to fit a small one. Each part holds
-    whole persons and is normalised and mined on its own."""
-    batch_norm: Literal["synchronised", "per_device"] = "synchronised"
+    whole persons and is normalized and mined on its own."""
+    batch_norm: Literal["synchronized", "per_device"] = "synchronized"
     """Whether batch statistics are those of the global batch or of each device's part."""
     mining: Literal["global", "per_device"] = "global"
     """Whether the triplet loss looks for its hardest examples in the global batch."""
@@ -401,7 +401,7 @@ class TrainConfig:
     """Latest checkpoints kept, beside the best."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "persons", "images", "accumulate", "checkpoint_every"):
+        for name in ("epochs", "num_ids", "num_instances", "accumulate", "checkpoint_every"):
             value = getattr(self, name)
             _check(value > 0, f"TrainConfig.{name} must be positive, got {value}.")
         for name in ("evaluate_every", "seed"):
@@ -412,9 +412,9 @@ class TrainConfig:
             f"TrainConfig.keep_checkpoints must be positive, got {self.keep_checkpoints}.",
         )
         _check(
-            self.persons % self.accumulate == 0,
+            self.num_ids % self.accumulate == 0,
             f"TrainConfig.accumulate ({self.accumulate}) must divide the batch's persons "
-            f"({self.persons}).",
+            f"({self.num_ids}).",
         )
 
 
@@ -429,9 +429,9 @@ class EvalConfig:
     rerank: bool = False
     """Whether k-reciprocal re-ranking is reported beside the plain result."""
     k1: int = 20
-    """Neighbours of re-ranking."""
+    """Neighbors of re-ranking."""
     k2: int = 6
-    """Neighbours of its query expansion; 1 leaves that out."""
+    """Neighbors of its query expansion; 1 leaves that out."""
     lambda_value: float = 0.3
     """Weight of the original distance in the re-ranked one."""
 

@@ -6,7 +6,8 @@ import sys
 import time
 from functools import partial
 
-from experiments import run, synthetic_rmgl
+from experiments import synthetic_rmgl
+from rmgl_jax.experiment import run
 
 
 def main(at: int) -> None:

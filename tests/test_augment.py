@@ -16,17 +16,17 @@ from rmgl_jax.config import (
     RandomErasingConfig,
     RandomShiftingConfig,
 )
-from rmgl_jax.data.appearance import (
-    adjust_colours,
+from rmgl_jax.data.augment import augment, random_flip
+from rmgl_jax.data.geometric import Box, Placement, place, whole
+from rmgl_jax.data.normalization import normalize
+from rmgl_jax.data.photometric import (
+    adjust_colors,
     color_jitter,
     draw_erasing,
     draw_jitter,
     erase,
     random_erasing,
 )
-from rmgl_jax.data.augment import augment, random_flip
-from rmgl_jax.data.normalisation import normalise
-from rmgl_jax.data.placement import Box, Placement, place, whole
 from rmgl_jax.data.shifting import (
     crop_resize_shift,
     draw_crop,
@@ -59,7 +59,7 @@ def noise(batch, height=48, width=24, seed=0):
 
 
 def pictures(batch, height, width, seed=0):
-    """Smooth colours with some noise, as a photograph has."""
+    """Smooth colors with some noise, as a photograph has."""
     small = noise(batch, height // 8, width // 8, seed)
     size = (width, height)
     smooth = [np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BICUBIC)) for x in small]
@@ -262,7 +262,7 @@ def test_erasing_overwrites_its_box_alone():
         )
     np.testing.assert_allclose(result, expected, rtol=1e-6)
     np.testing.assert_array_equal(result[3], images[3])
-    np.testing.assert_allclose(normalise(result)[1], 0.0, atol=1e-6)
+    np.testing.assert_allclose(normalize(result)[1], 0.0, atol=1e-6)
 
 
 def test_jitter_follows_its_laws():
@@ -289,8 +289,8 @@ def test_jitter_follows_its_laws():
 def test_jitter_matches_pillow(factors, enhancer):
     image = pictures(1, 64, 32)[0]
     expected = np.asarray(enhancer(Image.fromarray(image)).enhance(sum(factors) - 2), np.float32)
-    result = adjust_colours(image[None], jnp.array([factors], jnp.float32))[0]
-    # Pillow rounds the grey and cuts the result to whole values.
+    result = adjust_colors(image[None], jnp.array([factors], jnp.float32))[0]
+    # Pillow rounds the gray and cuts the result to whole values.
     assert np.abs(result - expected).max() < 1.5
 
 
@@ -299,13 +299,13 @@ def test_jitter_changes_brightness_then_contrast_then_saturation():
     factors = jnp.array([[0.8, 1.2, 1.3], [1.2, 0.9, 0.7]])
     steps = images
     for i in range(3):
-        steps = adjust_colours(steps, jnp.ones((2, 3)).at[:, i].set(factors[:, i]))
-    np.testing.assert_allclose(adjust_colours(images, factors), steps, atol=1e-3)
+        steps = adjust_colors(steps, jnp.ones((2, 3)).at[:, i].set(factors[:, i]))
+    np.testing.assert_allclose(adjust_colors(images, factors), steps, atol=1e-3)
 
 
 def test_jitter_by_one_changes_nothing():
     images = noise(2)
-    np.testing.assert_array_equal(adjust_colours(images, jnp.ones((2, 3))), images)
+    np.testing.assert_array_equal(adjust_colors(images, jnp.ones((2, 3))), images)
 
 
 def test_flip_mirrors_half_of_the_images():
@@ -320,16 +320,16 @@ def test_flip_mirrors_half_of_the_images():
     np.testing.assert_array_equal(random_flip(keys, images, 1.0), images[:, :, ::-1])
 
 
-def test_normalise_has_imagenets_mean_and_deviation():
+def test_normalize_has_imagenets_mean_and_deviation():
     values = np.array([[0.485, 0.456, 0.406], [0.714, 0.68, 0.631]]) * 255
-    np.testing.assert_allclose(normalise(values), [[0] * 3, [1] * 3], atol=1e-6)
-    assert normalise(noise(1), jnp.bfloat16).dtype == jnp.bfloat16
+    np.testing.assert_allclose(normalize(values), [[0] * 3, [1] * 3], atol=1e-6)
+    assert normalize(noise(1), jnp.bfloat16).dtype == jnp.bfloat16
 
 
 def test_without_augmentation_the_image_is_untouched():
     images = noise(5)
     result = augment(jax.random.key(0), images, PLAIN)
-    np.testing.assert_array_equal(result, normalise(images))
+    np.testing.assert_array_equal(result, normalize(images))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_each_is_deterministic_in_its_key_and_equal_under_jit(name):
     np.testing.assert_array_equal(run(jax.random.key(1), images), first)
     np.testing.assert_allclose(augment(jax.random.key(1), images, config), first, atol=2e-5)
     assert (np.asarray(run(jax.random.key(2), images)) != first).any()
-    assert (np.asarray(normalise(images)) != first).any()
+    assert (np.asarray(normalize(images)) != first).any()
 
 
 def test_an_image_depends_on_its_own_key_alone():
@@ -404,7 +404,7 @@ def test_dtype_of_the_result():
 
 
 def test_shrinking_does_not_alias():
-    # A board of single pixels shrunk to half is grey, whatever the position.
+    # A board of single pixels shrunk to half is gray, whatever the position.
     board = np.indices((32, 32)).sum(axis=0) % 2 * 255
     images = np.repeat(board[None, :, :, None], 3, axis=3).astype(np.uint8)
     box = Box(*(np.array([x]) for x in (0, 0, 32, 32)))

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rmgl_jax.evaluation.baselines import colour_histogram_embedding, pixel_embedding
+from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def images():
 
 
 @pytest.mark.parametrize(
-    ("embed", "width"), [(pixel_embedding, 32 * 16 * 3), (colour_histogram_embedding, 6 * 192)]
+    ("embed", "width"), [(pixel_embedding, 32 * 16 * 3), (color_histogram_embedding, 6 * 192)]
 )
 def test_rows_are_float32_of_unit_length_and_independent(images, embed, width):
     features = embed(images)
@@ -23,7 +23,7 @@ def test_rows_are_float32_of_unit_length_and_independent(images, embed, width):
     assert embed(images[:0]).shape == (0, width)
 
 
-@pytest.mark.parametrize("embed", [pixel_embedding, colour_histogram_embedding])
+@pytest.mark.parametrize("embed", [pixel_embedding, color_histogram_embedding])
 def test_a_slightly_changed_image_is_the_nearest(images, embed):
     noisy = (images + np.random.default_rng(1).integers(0, 4, images.shape)).astype(np.uint8)
     assert (embed(noisy) @ embed(images).T).argmax(1).tolist() == [0, 1, 2, 3, 4]
@@ -36,11 +36,11 @@ def test_pixels_ignore_brightness_and_see_places(images):
 
 
 def test_histograms_ignore_places_within_a_stripe_alone(images):
-    features = colour_histogram_embedding(images, stripes=4)
+    features = color_histogram_embedding(images, stripes=4)
     np.testing.assert_allclose(
-        colour_histogram_embedding(images[:, :, ::-1], stripes=4), features, atol=1e-6
+        color_histogram_embedding(images[:, :, ::-1], stripes=4), features, atol=1e-6
     )
-    upside_down = colour_histogram_embedding(images[:, ::-1], stripes=4)
+    upside_down = color_histogram_embedding(images[:, ::-1], stripes=4)
     assert np.abs(upside_down - features).max() > 0.1
     stripes = features.reshape(5, 4, -1)
     np.testing.assert_allclose(upside_down.reshape(5, 4, -1), stripes[:, ::-1], atol=1e-6)
@@ -51,7 +51,7 @@ def test_histograms_bin_hue_saturation_and_value():
     image[:, :2] = (255, 0, 0)  # hue 0
     image[:, 2:] = (0, 0, 255)  # hue 120 of 180: bin 8 of 12
     image[:, 3, 1] = (255, 0, 0)
-    feature = colour_histogram_embedding(image, stripes=2).reshape(2, 12, 4, 4)
+    feature = color_histogram_embedding(image, stripes=2).reshape(2, 12, 4, 4)
     expected = np.zeros((2, 12, 4, 4), np.float32)
     expected[0, 0, 3, 3] = np.sqrt(0.5)
     # Square roots of 3/4 and 1/4: the middle two columns have four pixels in a stripe.
@@ -59,13 +59,13 @@ def test_histograms_bin_hue_saturation_and_value():
     np.testing.assert_allclose(feature, expected, atol=1e-6)
 
 
-def test_images_of_one_colour_give_finite_rows():
-    grey = np.full((2, 128, 64, 3), 127, np.uint8)
-    assert np.isfinite(colour_histogram_embedding(grey)).all()
-    np.testing.assert_array_equal(pixel_embedding(grey), 0)
+def test_images_of_one_color_give_finite_rows():
+    gray = np.full((2, 128, 64, 3), 127, np.uint8)
+    assert np.isfinite(color_histogram_embedding(gray)).all()
+    np.testing.assert_array_equal(pixel_embedding(gray), 0)
 
 
-@pytest.mark.parametrize("embed", [pixel_embedding, colour_histogram_embedding])
+@pytest.mark.parametrize("embed", [pixel_embedding, color_histogram_embedding])
 def test_bad_input_is_refused(images, embed):
     with pytest.raises(TypeError, match="uint8, got float32"):
         embed(images.astype(np.float32))
@@ -77,16 +77,16 @@ def test_bad_input_is_refused(images, embed):
 
 def test_too_few_rows_for_the_stripes():
     with pytest.raises(ValueError, match="4 rows, too few for 6 stripes"):
-        colour_histogram_embedding(np.zeros((1, 4, 4, 3), np.uint8))
+        color_histogram_embedding(np.zeros((1, 4, 4, 3), np.uint8))
 
 
-@pytest.mark.parametrize("embed", [pixel_embedding, colour_histogram_embedding])
+@pytest.mark.parametrize("embed", [pixel_embedding, color_histogram_embedding])
 def test_the_margins_are_not_looked_at(images, embed):
     other = images.copy()
     other[:, :, :16] = other[:, :, 48:] = 77
     np.testing.assert_array_equal(embed(other), embed(images))
-    assert np.abs(embed(other, centre=1.0) - embed(images, centre=1.0)).max() > 0.01
-    assert np.isfinite(embed(images, centre=0.001)).all()
-    for centre in (0.0, 1.1):
-        with pytest.raises(ValueError, match=rf"\(0, 1\], got {centre}"):
-            embed(images, centre=centre)
+    assert np.abs(embed(other, center=1.0) - embed(images, center=1.0)).max() > 0.01
+    assert np.isfinite(embed(images, center=0.001)).all()
+    for center in (0.0, 1.1):
+        with pytest.raises(ValueError, match=rf"\(0, 1\], got {center}"):
+            embed(images, center=center)

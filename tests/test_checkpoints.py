@@ -78,7 +78,7 @@ def arrays_of(directory, step):
 def test_a_state_comes_back_bit_for_bit(two):
     with open_checkpoints(two, keep=2) as manager:
         restored = restore(manager, make_state(0))
-        assert (restored.step, restored.passed_over) == (2, ())
+        assert (restored.step, restored.skipped) == (2, ())
         assert bits(restored.state) == bits(make_state(2))
         assert bits(restore(manager, make_state(0), step=1).state) == bits(make_state(1))
 
@@ -139,7 +139,7 @@ def test_no_damage_to_any_file_gives_another_state(kind, two, tmp_path):
         with open_checkpoints(copy, keep=2) as manager:
             restored = restore(manager, make_state(0))
         assert bits(restored.state) == bits(make_state(restored.step)), name
-        assert restored.passed_over == ((2,) if restored.step == 1 else ()), name
+        assert restored.skipped == ((2,) if restored.step == 1 else ()), name
         if restored.step == 1:
             fell_back.add(path)
     assert arrays_of(two, 2) in fell_back
@@ -156,7 +156,7 @@ def test_a_changed_value_is_noticed_although_the_files_are_whole(directory, capl
     shutil.rmtree(directory / "other")
     with open_checkpoints(directory, keep=2) as manager:
         restored = restore(manager, make_state(0))
-    assert (restored.step, restored.passed_over) == (1, (2,))
+    assert (restored.step, restored.skipped) == (1, (2,))
     assert "checkpoint of step 2 can't be used: its digest is" in caplog.text
 
 

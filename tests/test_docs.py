@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import run, sweep, transfer
+from rmgl_jax.experiment import cross_dataset, run, sweep
 from tests.trained_run import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -35,9 +35,9 @@ def test_command_is_understood(page, command, monkeypatch):
         return
     module = importlib.import_module(words[2])
     if words[2] == "experiments.evaluate":
-        transfer._parse(transfer.EvaluateOptions, "", words[3:])
+        cross_dataset._parse(cross_dataset.EvaluateOptions, "", words[3:])
     elif words[2].startswith("experiments.table4"):
-        transfer._parse(transfer.TableOptions, "", words[3:])
+        cross_dataset._parse(cross_dataset.TableOptions, "", words[3:])
     elif hasattr(module, "SWEEP"):
         options = sweep.parse(module.SWEEP, "", words[3:])
         assert sweep.choose_rows(module.SWEEP, options.rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rmgl_jax.data.augment import normalise
+from rmgl_jax.data.augment import normalize
 from rmgl_jax.evaluation.embedding import embed, embed_batch
 from rmgl_jax.models.rmgl import RMGL
 from tests.tiny import tiny_config, tiny_images
@@ -29,7 +29,7 @@ def each(variables):
     apply = jax.jit(lambda image: RMGL(CONFIG).apply(variables, image, train=False).embedding[0])
     return np.array(
         [
-            [apply(normalise(jnp.asarray(image[None]))) for image in images]
+            [apply(normalize(jnp.asarray(image[None]))) for image in images]
             for images in (IMAGES, IMAGES[:, :, ::-1])
         ]
     )

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import run, transfer
-from experiments.transfer import EvaluateOptions, evaluate_run
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.data.store import prepare
 from rmgl_jax.evaluation import distances, protocol
@@ -24,8 +22,10 @@ from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.ranking import rank_metrics
 from rmgl_jax.evaluation.reranking import rerank
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.evaluation.trained import load_trained
 from rmgl_jax.evaluation.verification import verification_metrics
+from rmgl_jax.experiment import cross_dataset, run
+from rmgl_jax.experiment.cross_dataset import EvaluateOptions, evaluate_run
+from rmgl_jax.export.model_file import load_model
 from rmgl_jax.training.checkpoints import CheckpointError
 from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.step import create_state
@@ -183,8 +183,8 @@ def test_a_run_that_goes_on_is_left_alone(workdir, tmp_path):
     begun.mkdir()
     (begun / "part").write_bytes(b"begun")
     before = tree(busy)
-    assert load_trained(busy).step == 9
-    assert load_trained(busy, best=True).step == 6
+    assert load_model(busy).step == 9
+    assert load_model(busy, best=True).step == 6
     assert tree(busy) == before
 
 
@@ -193,19 +193,19 @@ def test_a_damaged_checkpoint_is_passed_over_unless_it_is_the_one_asked_for(work
     shutil.copytree(workdir, damaged)
     for path in (damaged / "checkpoints" / "9" / "default" / "d").iterdir():
         path.write_bytes(b"")
-    whole = load_trained(damaged)
+    whole = load_model(damaged)
     assert whole.step == 6
     with pytest.raises(CheckpointError, match=r"\[9\] are damaged"):
-        load_trained(damaged, step=9)
+        load_model(damaged, step=9)
 
 
 def test_the_digest_tells_checkpoints_apart(workdir):
-    digests = [load_trained(workdir, step).digest for step in (3, 6, 3)]
+    digests = [load_model(workdir, step).digest for step in (3, 6, 3)]
     assert digests[0] == digests[2] != digests[1]
 
 
 def test_variables_lie_on_all_devices(workdir):
-    leaves = jax.tree.leaves(load_trained(workdir).variables)
+    leaves = jax.tree.leaves(load_model(workdir).variables)
     assert all(len(leaf.sharding.device_set) == jax.device_count() for leaf in leaves)
 
 
@@ -232,13 +232,13 @@ def test_what_is_not_there_is_said(workdir, data_dir, console, tmp_path):
 def test_runs_without_checkpoints_or_scores(tmp_path):
     write_run(tmp_path / "unscored", "market1501", {3: None})
     with pytest.raises(ValueError, match=r"None of the checkpoints .* steps \[3\]"):
-        load_trained(tmp_path / "unscored", best=True)
+        load_model(tmp_path / "unscored", best=True)
     shutil.rmtree(tmp_path / "unscored" / "checkpoints" / "3")
     with pytest.raises(FileNotFoundError, match="no checkpoints yet"):
-        load_trained(tmp_path / "unscored")
+        load_model(tmp_path / "unscored")
     (tmp_path / "unscored" / "checkpoints").rmdir()
     with pytest.raises(FileNotFoundError, match="no checkpoints yet"):
-        load_trained(tmp_path / "unscored")
+        load_model(tmp_path / "unscored")
 
 
 def test_distances_come_in_blocks(workdir, data_dir, console, monkeypatch):
@@ -278,13 +278,15 @@ def test_a_result_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize("spelling", ["--no_flip", "--no-flip"])
 def test_options(spelling, monkeypatch):
     seen = []
-    monkeypatch.setattr(transfer, "evaluate_run", lambda options, console: seen.append(options))
-    monkeypatch.setattr(transfer, "start_jax", lambda options: None)
-    monkeypatch.setattr(transfer, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(
+        cross_dataset, "evaluate_run", lambda options, console: seen.append(options)
+    )
+    monkeypatch.setattr(cross_dataset, "start_jax", lambda options: None)
+    monkeypatch.setattr(cross_dataset, "silence_loggers", lambda: None)
     command = f"evaluate.py --checkpoint a --dataset folder/b --data_dir c --best {spelling} "
     command += "--rerank --k1 7 --query_expansion --roc --output d.json --batch_size 4"
     monkeypatch.setattr(sys, "argv", command.split())
-    transfer.evaluate_main("")
+    cross_dataset.evaluate_main("")
     assert seen == [
         EvaluateOptions(
             checkpoint=Path("a"),

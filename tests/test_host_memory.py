@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
-from rmgl_jax.host_memory import keep_freed_pages
+from rmgl_jax.cpu.host_memory import keep_freed_pages
 
 def fill():
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Whatever befalls a run, it ends with the same bits and a whole journal, or says why not."""
+"""Whatever befalls a run, it ends with the same bits and a whole logger, or says why not."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.evaluation.protocol import evaluate
 from rmgl_jax.training import loop
 from rmgl_jax.training.checkpoints import CheckpointError, open_checkpoints, restore
-from rmgl_jax.training.journal import read_metrics
+from rmgl_jax.training.logger import read_metrics
 from rmgl_jax.training.loop import Interrupted, NonFiniteLossError, train
+from rmgl_jax.training.run_directory import ConfigChangedError
 from rmgl_jax.training.step import ParallelStep, TrainState
-from rmgl_jax.training.workdir import ConfigChangedError
 from tests.tiny_run import CONFIG, named_leaves, tiny_split
 
 STEPS = 12
@@ -64,7 +64,7 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(compiled, tmp_path_factory):
-    """A run that nothing befalls: its state and its journal."""
+    """A run that nothing befalls: its state and its logger."""
     workdir = tmp_path_factory.mktemp("whole")
     return named_leaves(train(CONFIG, tiny_split(), workdir)), losses(workdir)
 
@@ -118,7 +118,7 @@ def test_its_checkpoints_are_whole(killed, whole):
     with open_checkpoints(directory, keep=2) as manager:
         like = loop.create_state(CONFIG.model, loop.make_optimizer(CONFIG.optimizer, 3), 1)
         restored = restore(manager, like)
-    assert (restored.step, restored.passed_over) == (STEPS, ())
+    assert (restored.step, restored.skipped) == (STEPS, ())
     assert_same_bits(named_leaves(restored.state), whole[0])
 
 
@@ -297,18 +297,18 @@ def test_a_run_at_its_end_does_nothing(stub, tmp_path):
 
     state = train(CONFIG, tiny_split(), tmp_path)
     before = read_metrics(tmp_path)
-    again = train(CONFIG, tiny_split(), tmp_path, initialise=never, evaluate=never, on_step=never)
+    again = train(CONFIG, tiny_split(), tmp_path, initialize=never, evaluate=never, on_step=never)
     assert again.params == state.params
     assert read_metrics(tmp_path) == before
 
 
-def test_initialise_is_where_training_starts_from(stub, tmp_path):
+def test_initialize_is_where_training_starts_from(stub, tmp_path):
     plain = train(CONFIG, tiny_split(), tmp_path / "plain")
     state = train(
         CONFIG,
         tiny_split(),
         tmp_path / "from100",
-        initialise=lambda variables: variables | {"params": variables["params"] + 100},
+        initialize=lambda variables: variables | {"params": variables["params"] + 100},
     )
     assert state.params == pytest.approx(plain.params + 100)
 
@@ -361,7 +361,7 @@ def test_a_split_that_does_not_fit_the_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"are \(48, 32\), .* image_size=\(96, 32\)"):
         train(CONFIG, small, tmp_path)
     with pytest.raises(ValueError, match=r"7 persons needs at least .* hold 6"):
-        train(with_train(persons=7), split, tmp_path)
+        train(with_train(num_ids=7), split, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The optimiser against torch's SGD, and the schedule against the paper's words."""
+"""The optimizer against torch's SGD, and the schedule against the paper's words."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_schedule_without_warmup_or_drops():
     assert learning_rate(config, 10)(0) == 0.5
 
 
-def test_every_parameter_is_labelled_and_the_head_is_the_head():
+def test_every_parameter_is_labeled_and_the_head_is_the_head():
     config = ModelConfig(num_classes=3, width=8, depth=(1, 1, 1, 1), image_size=(96, 32))
     params = jax.eval_shape(
         lambda: RMGL(config).init(jax.random.key(0), jnp.zeros((1, 96, 32, 3)), train=False)

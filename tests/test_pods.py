@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import market_rmgl, run
+from experiments import market_rmgl
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.training.journal import read_metrics
+from rmgl_jax.experiment import run
+from rmgl_jax.training.logger import read_metrics
 
 ROOT = Path(__file__).parents[1]
 # Less to compile; all else is the tiny preset's.

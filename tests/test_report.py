@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from rmgl_jax.config import EvalConfig, ExperimentConfig, ModelConfig, RandomShiftingConfig
-from rmgl_jax.data.augment import normalise
+from rmgl_jax.data.augment import normalize
 from rmgl_jax.data.shifting import random_shifting
 from rmgl_jax.data.split import Split
 from rmgl_jax.data.store import prepare
@@ -38,8 +38,8 @@ from rmgl_jax.report.response_maps import overlay, responses
 from rmgl_jax.report.shifting_samples import shifting_samples
 from rmgl_jax.training.checkpoints import open_checkpoints, save
 from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.step import create_state
-from rmgl_jax.training.workdir import claim
 from tests.tiny import tiny_config
 from tests.tiny_model import TINY, random_variables
 from tests.tiny_trees import prepare_partial, write_images, write_market
@@ -53,7 +53,7 @@ def write_run(
 ) -> tuple[ExperimentConfig, dict]:
     """A run that was never run: configuration, checkpoint and records."""
     config = replace(config or tiny_config((2, 3)), dataset=dataset)
-    claim(config, workdir)
+    init_run_directory(config, workdir)
     state = create_state(config.model, make_optimizer(config.optimizer, 1), seed=3)
     with open_checkpoints(workdir / "checkpoints", keep=1) as manager:
         save(manager, state.replace(step=state.step + STEP), 0.5)
@@ -254,7 +254,7 @@ def test_boundaries_and_crosses_are_those_of_the_pooling(finished):
     drawn = re.findall(r"<svg(.*?)</svg>", section, re.DOTALL)
     queries = [int(row) for row in re.findall(r'data-query="(\d+)"', section)]
     assert len(queries) == len(set(queries)) == 6
-    images = normalise(finished.query.images[queries])
+    images = normalize(finished.query.images[queries])
     apply = partial(RMGL(finished.config.model).apply, method="feature_maps")
     maps = jax.jit(apply)(finished.variables, images)
     # Two branches for each image, the original path of each.
@@ -366,7 +366,7 @@ def test_shifting_is_the_augmentations_own():
 # --- Curves and run card ------------------------------------------------------------------------
 
 
-def test_curves_take_the_colour_of_the_text():
+def test_curves_take_the_color_of_the_text():
     records = [{"kind": "train", "step": i, "loss": 1.0 / i} for i in range(1, 1000)]
     svg = curves.training_curves(records, ["loss"], "loss")
     assert "currentColor" in svg
@@ -490,7 +490,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(finished, tmp_path):
 @pytest.fixture
 def fails(monkeypatch, capsys):
     """Runs the command; the sentence it ends with."""
-    monkeypatch.setattr(command, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(command, "silence_loggers", lambda: None)
     monkeypatch.setenv("COLUMNS", "1000")
 
     def fail(*arguments):
@@ -507,7 +507,7 @@ def test_what_is_missing_is_said_in_one_sentence(finished, fails, tmp_path):
     assert "no work directory of a run" in fails("--workdir", tmp_path)
     assert "no work directory of a run" in fails("--workdir", tmp_path / "nowhere")
     empty = tmp_path / "empty"
-    claim(finished.config, empty)
+    init_run_directory(finished.config, empty)
     assert "has nothing to report yet" in fails("--workdir", empty)
     said = fails("--workdir", finished.workdir, "--data-dir", tmp_path, "--output", tmp_path / "r")
     assert f"synthetic/tiny is not prepared in {tmp_path}" in said
@@ -519,7 +519,7 @@ def test_what_is_missing_is_said_in_one_sentence(finished, fails, tmp_path):
 
 
 def test_the_command_says_where_the_page_is(finished, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(command, "silence_loggers", lambda: None)
     monkeypatch.setattr(page, "inspect_run", lambda *args: None)
     output = tmp_path / "new" / "page.html"
     command.main(["--workdir", str(finished.workdir), "--output", str(output)])

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from benchmarks.evaluation_references import rerank_dense
-from rmgl_jax.evaluation import neighbours, reranking
+from rmgl_jax.evaluation import neighbors, reranking
 from rmgl_jax.evaluation.ranking import rank_blocks, rank_metrics
 from rmgl_jax.evaluation.reranking import rerank, rerank_blocks
 
 
 def clustered(seed, n, width=6, clusters=8):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(clusters, width))[rng.integers(0, clusters, n)]
-    return (2 * centres + rng.normal(size=(n, width))).astype(np.float32)
+    centers = rng.normal(size=(clusters, width))[rng.integers(0, clusters, n)]
+    return (2 * centers + rng.normal(size=(n, width))).astype(np.float32)
 
 
 PARAMETERS = [(1, 1), (2, 2), (5, 1), (5, 6), (6, 3), (20, 1), (20, 6), (20, 40), (100, 6)]
@@ -33,7 +33,7 @@ def test_equals_the_dense_definition(k1, k2, sizes):
 def test_does_not_depend_on_the_tiles(tile, monkeypatch):
     features = clustered(0, 90)
     want = rerank(features[:20], features[20:])
-    monkeypatch.setattr(neighbours, "_TILE", tile)
+    monkeypatch.setattr(neighbors, "_TILE", tile)
     monkeypatch.setattr(reranking, "_JACCARD_ROWS", tile)
     np.testing.assert_allclose(rerank(features[:20], features[20:]), want, atol=1e-6)
 
@@ -55,7 +55,7 @@ def test_blocks_are_the_rows_of_the_whole(block):
 @pytest.mark.parametrize("copies", [2, 30])
 def test_duplicated_images(copies):
     # Signs: distances and their ties are exact, so that both sides break the ties alike. 30 copies
-    # are more than k1 neighbours.
+    # are more than k1 neighbors.
     rng = np.random.default_rng(0)
     features = rng.choice([-1.0, 1.0], (20, 64)).astype(np.float32)
     features = rng.permuted(np.repeat(features, copies, axis=0), axis=0)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmgl_jax.cpu.max_pooling import max_pool
 from rmgl_jax.models.convolution import Conv, product
-from rmgl_jax.models.max_pooling import max_pool
 from rmgl_jax.models.resnet import Bottleneck, Stage, Stem
 
 

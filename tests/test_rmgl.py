@@ -424,7 +424,7 @@ def test_only_the_configured_path_is_there(path):
         (np.zeros((96, 32, 3), np.float32), ValueError, r"\[B, H, W, 3\], got shape \(96, 32, 3\)"),
         (np.zeros((1, 96, 32, 1), np.float32), ValueError, r"got shape \(1, 96, 32, 1\)"),
         (np.zeros((1, 3, 96, 32), np.float32), ValueError, r"got shape \(1, 3, 96, 32\)"),
-        (np.zeros((1, 96, 32, 3), np.uint8), TypeError, "normalised floats, got uint8"),
+        (np.zeros((1, 96, 32, 3), np.uint8), TypeError, "normalized floats, got uint8"),
         (np.zeros((1, 100, 32, 3), np.float32), ValueError, r"multiples of 16 .* got \(100, 32\)"),
         (np.zeros((1, 64, 32, 3), np.float32), ValueError, "3 stripes, which do not divide"),
     ],

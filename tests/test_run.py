@@ -14,12 +14,13 @@ from typing import get_type_hints
 import jax
 import pytest
 
-from experiments import market_rmgl, run, synthetic_rmgl
+from experiments import market_rmgl, synthetic_rmgl
 from rmgl_jax import config as config_module
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.training.journal import read_metrics
-from rmgl_jax.training.provenance import read_provenance
-from rmgl_jax.training.workdir import read_config
+from rmgl_jax.experiment import run
+from rmgl_jax.training.logger import read_metrics
+from rmgl_jax.training.run_directory import read_config
+from rmgl_jax.training.run_info import read_run_info
 
 SMALL = ["--preset", "tiny", "--model.granularities", "2", "--model.paths", "original"]
 SMALL += ["--train.epochs", "1", "--baselines"]
@@ -108,7 +109,7 @@ def test_its_directory_has_all_of_it_and_no_picture(home, finished):
         "run.json",
         "tensorboard",
     }
-    made = read_provenance(workdir)
+    made = read_run_info(workdir)
     assert made["command"].startswith("python -m experiments.synthetic_rmgl --preset tiny ")
     assert made["device"] == "1 x cpu"
     assert f"jax {jax.__version__}" in made["versions"]
@@ -145,7 +146,7 @@ def test_a_finished_run_is_only_evaluated_again(home, finished):
 @pytest.fixture
 def fails(monkeypatch, capsys):
     """Runs an experiment in this process; the sentence that it ends with."""
-    monkeypatch.setattr(run, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(run, "silence_loggers", lambda: None)
     monkeypatch.setattr(run, "start_jax", lambda options: None)
     monkeypatch.setenv("COLUMNS", "1000")
 
@@ -223,7 +224,7 @@ def test_pictures_want_a_single_process(fails, data_dir, tmp_path, monkeypatch):
 
 def test_more_persons_than_there_are(fails, data_dir, tmp_path):
     said = fails(
-        *SMALL, "--data-dir", data_dir, "--workdir", tmp_path / "run", "--train.persons", 40
+        *SMALL, "--data-dir", data_dir, "--workdir", tmp_path / "run", "--train.num_ids", 40
     )
     assert "A batch of 40 persons needs at least as many identities" in said
 
@@ -231,13 +232,13 @@ def test_more_persons_than_there_are(fails, data_dir, tmp_path):
 def test_a_value_that_cannot_be(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["synthetic_rmgl.py"])
     with pytest.raises(SystemExit):
-        run.parse(synthetic_rmgl.PRESETS, "", ["--train.persons", "0"])
-    assert "TrainConfig.persons must be positive, got 0." in capsys.readouterr().err
+        run.parse(synthetic_rmgl.PRESETS, "", ["--train.num_ids", "0"])
+    assert "TrainConfig.num_ids must be positive, got 0." in capsys.readouterr().err
 
 
 def test_the_trace_is_there_for_whoever_asks(monkeypatch):
     monkeypatch.setenv("RMGL_TRACEBACK", "1")
-    monkeypatch.setattr(run, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(run, "silence_loggers", lambda: None)
     monkeypatch.setattr(run, "start_jax", lambda options: None)
     monkeypatch.setattr(sys, "argv", ["synthetic_rmgl.py", "--workdir", ""])
     with pytest.raises(ValueError, match="work directory is empty"):

@@ -133,7 +133,7 @@ def test_per_device_mining_is_another_computation(by_pmap):
 def test_accumulated_parts_are_the_same_by_jit_and_pmap():
     # 8 persons: two parts on each of four devices hold one person each.
     def run(parallel):
-        config = tiny_config(parallel=parallel, accumulate=2, persons=8)
+        config = tiny_config(parallel=parallel, accumulate=2, num_ids=8)
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, num_classes=12)
         )
@@ -242,7 +242,7 @@ def test_golden_step():
     for name, value in golden.items():
         assert found[name] == pytest.approx(value, rel=2e-4, abs=2e-5), (
             f"{name} of the third step is {found[name]}, it was {value}. A change of the model, "
-            "the augmentation, the losses or the optimiser shows here. If you did not intend one, "
+            "the augmentation, the losses or the optimizer shows here. If you did not intend one, "
             "this is a bug. If you did, say so in the commit, and write the new values with "
             "RMGL_WRITE_GOLDEN=1 python -m pytest tests/test_step.py."
         )
@@ -250,6 +250,8 @@ def test_golden_step():
 
 def test_refuses_batches_that_devices_cannot_share():
     with pytest.raises(ValueError, match=r"3 persons x 2 images = 6 rows .* 4 devices"):
-        make_train_step(tiny_config(persons=3), 10)
+        make_train_step(tiny_config(num_ids=3), 10)
     with pytest.raises(ValueError, match="2 persons can't be cut into 4 parts of whole persons"):
-        make_train_step(tiny_config(persons=2, images=4, parallel="pmap", mining="per_device"), 10)
+        make_train_step(
+            tiny_config(num_ids=2, num_instances=4, parallel="pmap", mining="per_device"), 10
+        )

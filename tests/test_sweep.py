@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from experiments import comparison, curves, presets, run, sweep
-from experiments.rows import Row, Sweep, numbers
-from experiments.sweep import SweepOptions, run_sweep
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.result import EvaluationResult, Reranked
-from rmgl_jax.training.workdir import claim
+from rmgl_jax.experiment import figure, presets, run, sweep, table
+from rmgl_jax.experiment.results import Row, Sweep, numbers
+from rmgl_jax.experiment.sweep import SweepOptions, run_sweep
+from rmgl_jax.training.run_directory import init_run_directory
 
 BASE = presets.tiny("market1501")
 
@@ -78,7 +78,7 @@ def result(rank_1, mean_ap, reranked=None, dataset="market1501"):
 
 
 class Runs:
-    """In place of `experiments.run.run`: leaves what a run leaves, without training."""
+    """In place of `rmgl_jax.experiment.run.run`: leaves what a run leaves, without training."""
 
     def __init__(self, failing=(), reranked=False):
         self.done, self.failing, self.reranked = [], failing, reranked
@@ -94,7 +94,7 @@ class Runs:
         self.papers.append(paper)
         config = replace(options.experiment, pretrained=run.fingerprint(options.weights))
         # The number of identities comes from the data.
-        claim(replace(config, model=replace(config.model, num_classes=16)), workdir)
+        init_run_directory(replace(config, model=replace(config.model, num_classes=16)), workdir)
         rank_1, mean_ap = FOUND[row][seed]
         again = (0.9, 0.8) if self.reranked else None
         found = result(rank_1 / 100, mean_ap / 100, again, config.dataset)
@@ -170,7 +170,7 @@ def test_an_interrupted_sweep_goes_on(options):
     # What was begun has a configuration, but no result.
     begun = options.workdir / "soft" / "seed0"
     config = with_margin(BASE, None)
-    claim(replace(config, model=replace(config.model, num_classes=16)), begun)
+    init_run_directory(replace(config, model=replace(config.model, num_classes=16)), begun)
     again = Runs()
     do(TABLE, options, again)
     assert again.done == [("soft", 0), ("wide", 0)]
@@ -218,7 +218,7 @@ def test_another_configuration_is_refused(options, only_draw):
 
 
 def test_a_run_that_was_only_begun_with_another_configuration_is_refused(options):
-    claim(BASE, options.workdir / "wide" / "seed0")
+    init_run_directory(BASE, options.workdir / "wide" / "seed0")
     runs = Runs()
     with pytest.raises(ValueError, match=r"loss.margin was 0.6, is now 1.2"):
         do(TABLE, options, runs)
@@ -237,7 +237,7 @@ def test_weights_decide_what_is_the_same_run(options, tmp_path):
     weights.unlink()
     _, markdown = do(TABLE, replace(options, only_draw=True))
     assert cells(markdown, "plain")[1] == "62.00"
-    claim(with_margin(BASE, None), directory := options.workdir / "soft" / "seed0")
+    init_run_directory(with_margin(BASE, None), directory := options.workdir / "soft" / "seed0")
     (directory / "result.json").write_text(result(0.6, 0.5).to_json())
     with pytest.raises(ValueError, match=r"started from different weights: weights.pth .*, none"):
         do(TABLE, replace(options, only_draw=True))
@@ -294,7 +294,7 @@ def test_the_exit_status_says_that_rows_failed(tmp_path, monkeypatch, capsys):
         raise RuntimeError("The loss is NaN.")
 
     monkeypatch.setattr(sweep, "start_jax", lambda options: None)
-    monkeypatch.setattr(sweep, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(sweep, "silence_loggers", lambda: None)
     monkeypatch.setattr(sweep.run_sweep, "__defaults__", (fail,))
     monkeypatch.setattr(sys, "argv", ["table0", "--workdir", str(tmp_path), "--rows", "soft"])
     with pytest.raises(SystemExit) as caught:
@@ -417,21 +417,21 @@ def test_lines_of_a_figure():
         Row("both", change, paper, points={"a": 0.5, "b": 0.7}): percent((62, 51), (66, 55)),
         Row("lacking", change, paper, points={"b": 0.1}): [],
     }
-    found = curves.lines(results, "market1501", "rank-1")
+    found = figure.lines(results, "market1501", "rank-1")
     assert list(found) == ["a", "b"]
     np.testing.assert_allclose(found["a"].ours, [(0.5, 64, 8**0.5), (0.9, 70, 0)])
     np.testing.assert_allclose(found["b"].ours, [(0.7, 64, 8**0.5)])
     assert (found["a"].paper, found["b"].paper) == (((0.5, 60.0),), ((0.1, 60.0), (0.7, 60.0)))
-    found = curves.lines(results, "market1501", "mAP (step)")
+    found = figure.lines(results, "market1501", "mAP (step)")
     np.testing.assert_allclose(found["a"].ours, [(0.5, 53, 8**0.5), (0.9, 40, 0)])
     assert found["a"].paper == ((0.5, 50.0),)
-    assert curves.lines(results, "synthetic/demo", "rank-1")["a"].paper == ()
+    assert figure.lines(results, "synthetic/demo", "rank-1")["a"].paper == ()
     # Names stand in the order of the rows.
     named = {
         replace(row, points={"c": x}): runs
         for x, (row, runs) in zip(("soft", 0.5, 0.1), results.items(), strict=True)
     }
-    found = curves.lines(named, "market1501", "rank-1")["c"]
+    found = figure.lines(named, "market1501", "rank-1")["c"]
     np.testing.assert_allclose(found.ours, [(0, 70, 0), (1, 64, 8**0.5)])
     assert found.paper == ((1.0, 60.0), (2.0, 60.0))
 
@@ -450,14 +450,14 @@ def test_lines_of_a_figure():
     ],
 )
 def test_welch(mine, other, p):
-    found = comparison.welch(np.array(mine), np.array(other))
+    found = table.welch(np.array(mine), np.array(other))
     np.testing.assert_allclose(found, p, atol=1e-4)
-    np.testing.assert_allclose(comparison.welch(np.array(other), np.array(mine)), found)
+    np.testing.assert_allclose(table.welch(np.array(other), np.array(mine)), found)
 
 
 def test_welch_makes_no_claim_without_spread():
-    assert comparison.welch(np.array([1.0]), np.array([2.0, 3.0])) is None
-    assert comparison.welch(np.array([2.0, 2.0]), np.array([3.0, 3.0])) is None
+    assert table.welch(np.array([1.0]), np.array([2.0, 3.0])) is None
+    assert table.welch(np.array([2.0, 2.0]), np.array([3.0, 3.0])) is None
     # One side alone without spread is allowed: t = 2 with one degree of freedom.
-    half = comparison.welch(np.array([2.0, 2.0]), np.array([3.0, 5.0]))
+    half = table.welch(np.array([2.0, 2.0]), np.array([3.0, 5.0]))
     np.testing.assert_allclose(half, 0.2951672353008665, rtol=1e-6)

@@ -116,9 +116,9 @@ def test_twins_share_the_coarse_attributes_and_differ_in_fine_ones():
         person, following = make_person(0, pid), make_person(0, pid + 1)
         if family_of(pid)[0] == family_of(pid + 1)[0]:
             assert person.look == following.look
-            assert person.details.shoe_colour != following.details.shoe_colour
+            assert person.details.shoe_color != following.details.shoe_color
             assert person.details.print_shape != following.details.print_shape
-            assert person.details.print_colour != following.details.print_colour
+            assert person.details.print_color != following.details.print_color
         else:
             assert person.look != following.look
     twins = [pid for pid in range(1, 201) if family_of(pid)[0] == family_of(pid + 1)[0]]
@@ -255,18 +255,18 @@ def test_turning_hides_the_front_and_shows_the_back():
     texture = np.zeros((4, 16, 3), np.float32)
     texture[:, [-3, -2, -1, 0, 1, 2, 3]] = (255, 0, 0)
     texture[:, 5:12] = (0, 0, 255)
-    centres = np.linspace([0, 1.5, 0], [0, 0.5, 0], 5)
+    centers = np.linspace([0, 1.5, 0], [0, 0.5, 0], 5)
     camera = replace(CAMERAS[0], pitch=0.0, roll=0.0)
     for yaw, shown, hidden in ((0.0, 0, 2), (np.pi, 2, 0)):
         left = np.array([np.cos(yaw), 0, -np.sin(yaw)])
         ahead = np.array([np.sin(yaw), 0, np.cos(yaw)])
         canvas = np.zeros((120, 60, 3), np.uint8)
-        draw_mesh(canvas, tube(centres, left, ahead, 0.3, 0.2, texture), camera, Box(-1, 0, 2, 2))
+        draw_mesh(canvas, tube(centers, left, ahead, 0.3, 0.2, texture), camera, Box(-1, 0, 2, 2))
         assert (canvas[..., shown] > 100).sum() > 500
         assert (canvas[..., hidden] > 100).sum() == 0
 
 
-def test_cameras_differ_in_view_and_colour():
+def test_cameras_differ_in_view_and_color():
     person = make_person(0, 1)
     mesh = person_mesh(person, draw_pose(stream(0), 0.0, 0.0), stream(0))
     heights = {camera.number: tight_box(view(camera, mesh.quads)[..., :2]) for camera in CAMERAS}
@@ -297,7 +297,7 @@ def test_boxes_are_cut_enlarged_and_beside():
     assert np.mean([overlap(box) for box in boxes]) > 0.8
 
 
-def test_files_hold_the_rendered_image_in_its_colours(tiny):
+def test_files_hold_the_rendered_image_in_its_colors(tiny):
     for shot in shots(PRESETS["tiny"], 0)[::13]:
         written = np.asarray(Image.open(tiny / shot.path)).astype(float)
         rendered = render.render_image(0, shot).astype(float)
@@ -306,12 +306,12 @@ def test_files_hold_the_rendered_image_in_its_colours(tiny):
 
 
 def test_the_nearer_of_two_bodies_is_in_front():
-    centres = np.linspace([0, 1.5, 0], [0, 0.5, 0], 3)
+    centers = np.linspace([0, 1.5, 0], [0, 0.5, 0], 3)
     camera = replace(CAMERAS[0], pitch=0.0, roll=0.0)
-    red, blue = (np.full((2, 16, 3), colour, np.float32) for colour in ((255, 0, 0), (0, 0, 255)))
+    red, blue = (np.full((2, 16, 3), color, np.float32) for color in ((255, 0, 0), (0, 0, 255)))
     for near in (-1.0, 1.0):
         parts = [
-            tube(centres + np.array([0, 0, depth]), np.eye(3)[0], np.eye(3)[2], 0.2, 0.2, texture)
+            tube(centers + np.array([0, 0, depth]), np.eye(3)[0], np.eye(3)[2], 0.2, 0.2, texture)
             for depth, texture in ((near, red), (-near, blue))
         ]
         canvas = np.zeros((120, 60, 3), np.uint8)

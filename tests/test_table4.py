@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from experiments import table4_cross_dataset, transfer
+from experiments import table4_cross_dataset
 from experiments.table4_cross_dataset import OTHERS, PAPER
-from experiments.transfer import TableOptions, cross_table, prepared_sets
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.result import EvaluationResult
+from rmgl_jax.experiment import cross_dataset
+from rmgl_jax.experiment.cross_dataset import TableOptions, cross_table, prepared_sets
 from tests.tiny_trees import prepare_partial, write_images, write_market
 from tests.trained_run import write_run
 
@@ -106,7 +107,7 @@ def test_the_table(options, console, workdir):
     lines = [line.strip() for line in text.splitlines()]
     for part in (
         "Not prepared: cuhk03_np/labeled, cuhk03_np/detected, msmt17/train or msmt17/trainval.",
-        f"Trained on market1501: {workdir}, step 6; in percent",
+        f"TrainedModel on market1501: {workdir}, step 6; in percent",
         "image and mirror averaged",
         "re-ranking: k1 2, k2 1, lambda 0.3",
         "market1501 1.0.0, its own: 2 queries, 4 gallery images",
@@ -215,12 +216,12 @@ def test_the_paper_has_every_pair_but_those_within_a_set_or_to_msmt17():
 
 def test_the_command(monkeypatch, data_dir, tmp_path):
     seen = []
-    monkeypatch.setattr(transfer, "cross_table", lambda *arguments: seen.append(arguments))
-    monkeypatch.setattr(transfer, "start_jax", lambda options: None)
-    monkeypatch.setattr(transfer, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(cross_dataset, "cross_table", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(cross_dataset, "start_jax", lambda options: None)
+    monkeypatch.setattr(cross_dataset, "silence_loggers", lambda: None)
     command = f"table4.py --checkpoint {tmp_path} --data_dir {data_dir} --no_flip"
     monkeypatch.setattr(sys, "argv", command.split())
-    transfer.table_main(PAPER, table4_cross_dataset.__doc__, OTHERS)
+    cross_dataset.table_main(PAPER, table4_cross_dataset.__doc__, OTHERS)
     wanted = TableOptions(checkpoint=tmp_path, data_dir=data_dir, settings=EvalConfig(flip=False))
     ((options, *published),) = seen
     assert options == wanted

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import market_rmgl, presets, sweep, synthetic_rmgl
-from experiments.sweep import SweepOptions, make_plan
+from experiments import market_rmgl, synthetic_rmgl
 from rmgl_jax.config import ExperimentConfig, RandomErasingConfig
+from rmgl_jax.experiment import presets, sweep
+from rmgl_jax.experiment.sweep import SweepOptions, make_plan
 from rmgl_jax.models.rmgl import RMGL, feature_layout
 from rmgl_jax.training.losses import triplet_groups
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from rmgl_jax.cpu import winograd
 from rmgl_jax.devices import AXIS, data_mesh
-from rmgl_jax.models import winograd
 from rmgl_jax.models.convolution import Conv
 
 NARROW, WIDE = 64, 128  # with and without the plain gradient by the kernel
@@ -57,7 +57,7 @@ def test_values_of_a_trained_scale_stay_as_exact_as_plain_ones():
     assert_same(output_and_gradients(winograd.convolve, x, kernel, cotangent), exact)
 
 
-def test_rematerialised_mapped_and_sharded_it_is_the_same():
+def test_rematerialized_mapped_and_sharded_it_is_the_same():
     x, kernel, cotangent = operands(batch=4)
     one = output_and_gradients(winograd.convolve, x, kernel, cotangent)
 

@@ -24,7 +24,7 @@ def tiny_config(granularities=(2,), **train) -> ExperimentConfig:
             embed_dim=8,
         ),
         optimizer=OptimizerConfig(learning_rate=2e-4, warmup_epochs=0, decay_epochs=(2,)),
-        train=TrainConfig(**({"epochs": 3, "persons": PERSONS, "images": IMAGES} | train)),
+        train=TrainConfig(**({"epochs": 3, "num_ids": PERSONS, "num_instances": IMAGES} | train)),
     )
 
 
@@ -36,9 +36,9 @@ def tiny_batch(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def tiny_images(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Noise around a colour of the identity's own, uint8 `[M, 96, 32, 3]`."""
+    """Noise around a color of the identity's own, uint8 `[M, 96, 32, 3]`."""
     rng = np.random.default_rng(seed)
-    colours = np.random.default_rng(99).integers(40, 216, (int(labels.max()) + 1, 3, 1, 1, 3))
-    bands = np.repeat(colours[labels], 32, axis=2)[:, :, :, 0].reshape(len(labels), 96, 1, 3)
+    colors = np.random.default_rng(99).integers(40, 216, (int(labels.max()) + 1, 3, 1, 1, 3))
+    bands = np.repeat(colors[labels], 32, axis=2)[:, :, :, 0].reshape(len(labels), 96, 1, 3)
     noise = rng.integers(-30, 31, (len(labels), 96, 32, 3))
     return np.clip(bands + noise, 0, 255).astype(np.uint8)

@@ -36,6 +36,6 @@ def random_variables(config: ModelConfig, seed: int = 0) -> dict:
 
 
 def random_images(batch: int, config: ModelConfig, seed: int = 1) -> jax.Array:
-    """Normalised images of noise, `[B, H, W, 3]`."""
+    """Normalized images of noise, `[B, H, W, 3]`."""
     shape = (batch, *config.image_size, 3)
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

@@ -22,8 +22,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.run import errors_as_sentences, quiet_libraries
 from rmgl_jax.data.store import Split
+from rmgl_jax.runtime import report_errors, silence_loggers
 from rmgl_jax.training.loop import train
 from tests.tiny import tiny_config, tiny_images
 
@@ -77,8 +77,8 @@ def main(workdir: Path, event: str, at: int) -> None:
         if event == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
 
-    quiet_libraries()
-    with errors_as_sentences(Console(width=500)):
+    silence_loggers()
+    with report_errors(Console(width=500)):
         state = train(CONFIG, tiny_split(), workdir, on_step=on_step)
     np.savez(workdir / "state.npz", **named_leaves(state))
 

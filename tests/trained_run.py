@@ -6,8 +6,8 @@ from pathlib import Path
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.training.checkpoints import open_checkpoints, save
 from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.step import create_state
-from rmgl_jax.training.workdir import claim
 from tests.tiny import tiny_config
 
 
@@ -23,7 +23,7 @@ def run_config(dataset: str) -> ExperimentConfig:
 def write_run(workdir: Path, dataset: str, scores: dict[int, float | None]) -> ExperimentConfig:
     """A run with a checkpoint at each step, other weights in each, of the given mAP."""
     config = run_config(dataset)
-    claim(config, workdir)
+    init_run_directory(config, workdir)
     with open_checkpoints(workdir / "checkpoints", keep=len(scores)) as manager:
         for step, mean_ap in scores.items():
             state = create_state(config.model, make_optimizer(config.optimizer, 1), seed=step)

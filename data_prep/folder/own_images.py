@@ -116,8 +116,8 @@ def _list_identities(
         def parse(file_name: str, pid: int = pid) -> Label:
             return Label(pid, find_camera(file_name))
 
-        labelled = label_files(image_files(folder / name, listing), listing, split, parse, 0)
-        items += [item._replace(name=f"{name}/{item.name}") for item in labelled]
+        labeled = label_files(image_files(folder / name, listing), listing, split, parse, 0)
+        items += [item._replace(name=f"{name}/{item.name}") for item in labeled]
     return items
 
 

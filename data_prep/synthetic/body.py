@@ -1,6 +1,6 @@
-"""Bodies: a person in a pose as a mesh of coloured quadrilaterals.
+"""Bodies: a person in a pose as a mesh of colored quadrilaterals.
 
-Every part is a tube: rings of elliptic cross-section along a line of centres, wrapped in a
+Every part is a tube: rings of elliptic cross-section along a line of centers, wrapped in a
 texture of `wardrobe`.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.synthetic import wardrobe
-from data_prep.synthetic.person import Colour, Person
+from data_prep.synthetic.person import Color, Person
 from data_prep.synthetic.pose import Points, Pose, Skeleton, skeleton
 from data_prep.synthetic.wardrobe import Texture
 
@@ -21,8 +21,8 @@ class Mesh(NamedTuple):
     """Faces of a body."""
 
     quads: npt.NDArray[np.float32]
-    """Corners [N, 4, 3] in metres, anticlockwise seen from outside."""
-    colours: npt.NDArray[np.float32]
+    """Corners [N, 4, 3] in meters, counterclockwise seen from outside."""
+    colors: npt.NDArray[np.float32]
     """[N, 3], 0..255."""
 
 
@@ -40,7 +40,7 @@ def person_mesh(person: Person, pose: Pose, rng: np.random.Generator) -> Mesh:
 
 
 def tube(
-    centres: Points,
+    centers: Points,
     side: Points,
     ahead: Points,
     half_width: npt.ArrayLike,
@@ -48,20 +48,20 @@ def tube(
     texture: Texture,
     boxiness: float = 1.0,
 ) -> Mesh:
-    """A tube through `centres` [R, 3] wrapped in `texture` [R - 1, facets, 3].
+    """A tube through `centers` [R, 3] wrapped in `texture` [R - 1, facets, 3].
 
     Args:
-        centres: of the rings, from the top down.
+        centers: of the rings, from the top down.
         side: unit vector(s) of the width, towards the person's left.
         ahead: unit vector(s) of the depth, towards the front. The line runs along
             `side` x `ahead`, or the faces would be inside out.
-        half_width: of each ring, in metres.
-        half_depth: of each ring, in metres.
-        texture: colours of the faces.
+        half_width: of each ring, in meters.
+        half_depth: of each ring, in meters.
+        texture: colors of the faces.
         boxiness: 1 gives ellipses, smaller values rounder and rounder boxes.
     """
-    rings, facets = len(centres), texture.shape[1]
-    # Facet 0 is centred on the front.
+    rings, facets = len(centers), texture.shape[1]
+    # Facet 0 is centered on the front.
     angle = 2 * np.pi * (np.arange(facets) - 0.5) / facets
     sin, cos = np.sin(angle), np.cos(angle)
     across = (np.sign(sin) * np.abs(sin) ** boxiness)[:, None]
@@ -69,7 +69,7 @@ def tube(
     width = np.broadcast_to(half_width, rings)[:, None, None]
     depth = np.broadcast_to(half_depth, rings)[:, None, None]
     side, ahead = (np.broadcast_to(axis, (rings, 3))[:, None, :] for axis in (side, ahead))
-    points = centres[:, None, :] + width * across * side + depth * along * ahead
+    points = centers[:, None, :] + width * across * side + depth * along * ahead
     following = np.roll(points, -1, axis=1)
     quads = np.stack([points[:-1], points[1:], following[1:], following[:-1]], axis=2)
     return Mesh(quads.reshape(-1, 4, 3).astype(np.float32), texture.reshape(-1, 3))
@@ -95,8 +95,8 @@ def _torso(person: Person, pose: Pose, bones: Skeleton, rng: np.random.Generator
     # Position on the spine: 0 at the neck, 1 at the hips, beyond that straight down.
     at = np.linspace(-0.03, hem, wardrobe.TORSO_ROWS + 1)
     spine = bones.hip - bones.neck
-    centres = bones.neck + np.minimum(at, 1)[:, None] * spine
-    centres = centres - np.maximum(at - 1, 0)[:, None] * 0.31 * height * UP
+    centers = bones.neck + np.minimum(at, 1)[:, None] * spine
+    centers = centers - np.maximum(at - 1, 0)[:, None] * 0.31 * height * UP
     loose = {"t-shirt": 1.0, "shirt": 1.02, "jacket": 1.12, "coat": 1.1}[look.top]
     stations = [-0.03, 0.02, 0.1, 0.35, 0.65, 0.95, 1.1, 1.75]
     half_width = np.interp(at, stations, [0.03, 0.07, 0.1, 0.096, 0.08, 0.09, 0.092, 0.11])
@@ -105,7 +105,7 @@ def _torso(person: Person, pose: Pose, bones: Skeleton, rng: np.random.Generator
     texture = wardrobe.fold(wardrobe.torso_texture(person), rng)
     parts = [
         tube(
-            centres,
+            centers,
             bones.left,
             bones.forward,
             loose * width * half_width,
@@ -117,7 +117,7 @@ def _torso(person: Person, pose: Pose, bones: Skeleton, rng: np.random.Generator
     if look.bottom == "skirt":
         rows = 12
         down = np.linspace(0, 1, rows + 1)
-        skirt = wardrobe.fold(wardrobe.plain(rows, 18, look.bottom_colour), rng)
+        skirt = wardrobe.fold(wardrobe.plain(rows, 18, look.bottom_color), rng)
         parts.append(
             tube(
                 bones.hip + (0.02 - 0.27 * down)[:, None] * height * UP,
@@ -179,7 +179,7 @@ def _head(person: Person, bones: Skeleton) -> list[Mesh]:
     ahead = bones.head_forward
     left = np.cross(UP, ahead)
     base = bones.neck + 0.012 * height * bones.forward
-    centre = base + 0.098 * height * UP + 0.008 * height * ahead
+    center = base + 0.098 * height * UP + 0.008 * height * ahead
     parts = [
         tube(
             np.stack([base + 0.05 * height * UP, base - 0.02 * height * UP]),
@@ -189,14 +189,14 @@ def _head(person: Person, bones: Skeleton) -> list[Mesh]:
             0.03 * height,
             wardrobe.plain(1, 10, look.skin),
         ),
-        _ball(centre, left, ahead, height * np.array([0.044, 0.066, 0.052]), person),
+        _ball(center, left, ahead, height * np.array([0.044, 0.066, 0.052]), person),
     ]
 
-    def shell(top: float, bottom: float, back: float, half_width: float, colour: Colour) -> Mesh:
-        """Hair that hangs behind the head, from `top` to `bottom` above the head's centre."""
+    def shell(top: float, bottom: float, back: float, half_width: float, color: Color) -> Mesh:
+        """Hair that hangs behind the head, from `top` to `bottom` above the head's center."""
         rows = 8
         down = np.linspace(0, 1, rows + 1)
-        drop = centre + (top + (bottom - top) * down)[:, None] * height * UP
+        drop = center + (top + (bottom - top) * down)[:, None] * height * UP
         full = height * np.interp(down, [0, 0.2, 0.85, 1], [0.2, 1, 1, 0.5])
         return tube(
             drop - back * height * ahead,
@@ -204,17 +204,17 @@ def _head(person: Person, bones: Skeleton) -> list[Mesh]:
             ahead,
             half_width * full,
             0.84 * full * min(half_width, 0.045),
-            wardrobe.plain(rows, 12, colour),
+            wardrobe.plain(rows, 12, color),
         )
 
     if look.hair == "bob":
-        parts.append(shell(0.066, -0.07, 0.022, 0.052, look.hair_colour))
+        parts.append(shell(0.066, -0.07, 0.022, 0.052, look.hair_color))
     elif look.hair == "long":
-        parts.append(shell(0.066, -0.19, 0.03, 0.053, look.hair_colour))
+        parts.append(shell(0.066, -0.19, 0.03, 0.053, look.hair_color))
     elif look.hair == "bun":
-        parts.append(shell(0.085, 0.03, 0.05, 0.026, look.hair_colour))
+        parts.append(shell(0.085, 0.03, 0.05, 0.026, look.hair_color))
     if look.hat == "cap":
-        brim = np.stack([centre + ahead * height * step for step in (0.03, 0.09, 0.095)])
+        brim = np.stack([center + ahead * height * step for step in (0.03, 0.09, 0.095)])
         parts.append(
             tube(
                 brim + 0.028 * height * UP,
@@ -222,21 +222,21 @@ def _head(person: Person, bones: Skeleton) -> list[Mesh]:
                 UP,
                 height * np.array([0.044, 0.032, 0.02]),
                 0.007 * height,
-                wardrobe.plain(2, 8, look.hat_colour),
+                wardrobe.plain(2, 8, look.hat_color),
             )
         )
     elif look.hat == "beanie":
-        parts.append(shell(0.085, 0.015, -0.002, 0.05, look.hat_colour))
+        parts.append(shell(0.085, 0.015, -0.002, 0.05, look.hat_color))
     return parts
 
 
-def _ball(centre: Points, left: Points, ahead: Points, radii: Points, person: Person) -> Mesh:
+def _ball(center: Points, left: Points, ahead: Points, radii: Points, person: Person) -> Mesh:
     """The head: an ellipsoid with half axes `radii` (left, up, ahead)."""
     polar = np.linspace(0.02, np.pi - 0.02, wardrobe.HEAD_ROWS + 1)
     # A chin is narrower than a forehead.
     narrow = np.sin(polar) * (1 - 0.12 * (1 - np.cos(polar)) / 2)
     return tube(
-        centre + (radii[1] * np.cos(polar))[:, None] * UP,
+        center + (radii[1] * np.cos(polar))[:, None] * UP,
         left,
         ahead,
         radii[0] * narrow,
@@ -266,7 +266,7 @@ def _bag(person: Person, bones: Skeleton, rng: np.random.Generator) -> list[Mesh
     rows = 10
     down = np.linspace(0, 1, rows + 1)
     full = np.interp(down, [0, 0.08, 0.9, 1], [0.3, 0.92, 1, 0.5])
-    texture = wardrobe.fold(wardrobe.plain(rows, 16, look.bag_colour), rng)
+    texture = wardrobe.fold(wardrobe.plain(rows, 16, look.bag_color), rng)
     texture[4] *= 0.75  # the seam of the pocket
     bag = tube(
         _along(line, rows + 1),

@@ -29,7 +29,7 @@ class Camera:
     roll: float
     """How far it is tilted sideways."""
     distance: float
-    """From the person in metres: a near camera shows the head larger than the feet."""
+    """From the person in meters: a near camera shows the head larger than the feet."""
     headings: tuple[float, ...]
     """Directions in which people walk past it."""
     light: tuple[float, float, float]
@@ -37,7 +37,7 @@ class Camera:
     ambient: float
     """Share of the light that comes from everywhere."""
     gains: tuple[float, float, float]
-    """Colour cast: factors of red, green and blue."""
+    """Color cast: factors of red, green and blue."""
     gamma: float
     contrast: float
     saturation: float
@@ -69,7 +69,7 @@ CAMERAS: tuple[Camera, ...] = (
 
 @dataclass(frozen=True)
 class Box:
-    """A detector's box in metres of the camera's picture plane, y up, origin at the feet."""
+    """A detector's box in meters of the camera's picture plane, y up, origin at the feet."""
 
     left: float
     bottom: float
@@ -84,7 +84,7 @@ def view(camera: Camera, points: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
     """
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     sin, cos = np.sin(camera.pitch), np.cos(camera.pitch)
-    # The camera looks at a point one metre above the ground.
+    # The camera looks at a point one meter above the ground.
     up, near = (y - 1.0) * cos - z * sin, (y - 1.0) * sin + z * cos
     scale = camera.distance / (camera.distance - near)
     ground = -cos * camera.distance / (camera.distance + sin)
@@ -110,9 +110,9 @@ def draw_mesh(canvas: Image, mesh: Mesh, camera: Camera, box: Box) -> None:
     order = np.flatnonzero(outside)
     order = order[np.argsort(seen[order, :, 2].mean(1), kind="stable")]
     corners = np.round(pixels[order] * 16).astype(np.int32)
-    colours = (mesh.colours[order] * _shade(mesh.quads[order], camera)[:, None]).clip(0, 255)
-    for corner, colour in zip(corners, colours.tolist(), strict=True):
-        cv2.fillConvexPoly(canvas, corner, colour, lineType=cv2.LINE_8, shift=4)
+    colors = (mesh.colors[order] * _shade(mesh.quads[order], camera)[:, None]).clip(0, 255)
+    for corner, color in zip(corners, colors.tolist(), strict=True):
+        cv2.fillConvexPoly(canvas, corner, color, lineType=cv2.LINE_8, shift=4)
 
 
 def _shade(quads: npt.NDArray[np.floating], camera: Camera) -> npt.NDArray[np.floating]:
@@ -129,8 +129,8 @@ def expose(canvas: Image, camera: Camera, rng: np.random.Generator) -> Image:
     """What the sensor makes of a supersampled `canvas`: the final image [128, 64, 3] in RGB."""
     image = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     image = image.astype(np.float32) / 255
-    grey = image.mean(axis=2, keepdims=True)
-    image = grey + camera.saturation * (image - grey)
+    gray = image.mean(axis=2, keepdims=True)
+    image = gray + camera.saturation * (image - gray)
     exposure = rng.uniform(0.85, 1.15)
     image = exposure * image * np.array(camera.gains, np.float32)
     image = image.clip(0, 1) ** np.float32(camera.gamma)

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--first-pid", type=int, default=1)
     arguments = parser.parse_args()
     sheet = contact_sheet(arguments.first_pid, arguments.seed)
-    # 256 colours: a third of the size, and hardly to be told apart.
+    # 256 colors: a third of the size, and hardly to be told apart.
     sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
     unfinished = arguments.out.with_name(f".{arguments.out.name}.partial")
     sheet.save(unfinished, format="PNG", optimize=True)

@@ -42,5 +42,5 @@ def detect_junk(tight: Box, rng: np.random.Generator) -> Box:
 def _box(tight: Box, top: float, bottom: float, aspect: float, aside: float) -> Box:
     height = tight.height * (1 + top + bottom)
     width = height * aspect
-    centre = tight.left + tight.width / 2 + aside * tight.height
-    return Box(centre - width / 2, tight.bottom - bottom * tight.height, width, height)
+    center = tight.left + tight.width / 2 + aside * tight.height
+    return Box(center - width / 2, tight.bottom - bottom * tight.height, width, height)

@@ -1,4 +1,4 @@
-"""Identities: what a person looks like, from the colour of the clothes to the logo on them.
+"""Identities: what a person looks like, from the color of the clothes to the logo on them.
 
 A `Look` holds the coarse attributes (clothes, build) and the middling ones (hair, hat, bag), a
 `Details` the fine ones (print, stripes, shoes). Twins share a look and differ in details.
@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.synthetic.streams import stream
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Top = Literal["t-shirt", "shirt", "jacket", "coat"]
 Bottom = Literal["trousers", "shorts", "skirt"]
 Hair = Literal["short", "bob", "long", "bun", "bald"]
@@ -21,9 +21,9 @@ Print = Literal["disc", "ring", "square", "cross", "triangle", "bars"]
 Place = Literal["chest", "heart", "back", "both"]
 Stripes = Literal["none", "hoops", "band", "yoke"]
 
-# What people wear in a street: mostly dark, grey, blue and white, now and then a colour. Few
-# colours, so that many identities share them.
-CLOTHES: tuple[tuple[Colour, float], ...] = (
+# What people wear in a street: mostly dark, gray, blue and white, now and then a color. Few
+# colors, so that many identities share them.
+CLOTHES: tuple[tuple[Color, float], ...] = (
     ((38, 38, 42), 5),
     ((78, 80, 86), 3),
     ((142, 143, 146), 3),
@@ -39,7 +39,7 @@ CLOTHES: tuple[tuple[Colour, float], ...] = (
     ((112, 74, 132), 1),
     ((74, 152, 160), 1),
 )
-DETAIL_COLOURS: tuple[Colour, ...] = (
+DETAIL_COLOURS: tuple[Color, ...] = (
     (238, 238, 234),
     (28, 28, 30),
     (206, 40, 44),
@@ -49,7 +49,7 @@ DETAIL_COLOURS: tuple[Colour, ...] = (
     (236, 126, 36),
     (224, 96, 160),
 )
-SHOE_COLOURS: tuple[Colour, ...] = (
+SHOE_COLOURS: tuple[Color, ...] = (
     (30, 30, 32),
     (236, 236, 232),
     (128, 128, 130),
@@ -59,8 +59,8 @@ SHOE_COLOURS: tuple[Colour, ...] = (
     (226, 196, 60),
     (52, 140, 84),
 )
-HAIR_COLOURS: tuple[Colour, ...] = ((30, 26, 24), (58, 42, 32), (104, 72, 44), (176, 144, 92))
-SKINS: tuple[Colour, ...] = ((220, 178, 150), (204, 158, 126), (180, 130, 98), (112, 78, 58))
+HAIR_COLOURS: tuple[Color, ...] = ((30, 26, 24), (58, 42, 32), (104, 72, 44), (176, 144, 92))
+SKINS: tuple[Color, ...] = ((220, 178, 150), (204, 158, 126), (180, 130, 98), (112, 78, 58))
 
 # Families within ten consecutive pids: three twins, two twins and five persons on their own.
 _FAMILIES = (0, 0, 0, 1, 2, 3, 3, 4, 5, 6)
@@ -68,37 +68,37 @@ _FAMILIES = (0, 0, 0, 1, 2, 3, 3, 4, 5, 6)
 
 @dataclass(frozen=True)
 class Look:
-    """Coarse and middling attributes, shared by twins. Lengths are in metres."""
+    """Coarse and middling attributes, shared by twins. Lengths are in meters."""
 
     height: float
     build: float
-    skin: Colour
+    skin: Color
     top: Top
-    top_colour: Colour
-    inner_colour: Colour
+    top_color: Color
+    inner_color: Color
     bottom: Bottom
-    bottom_colour: Colour
+    bottom_color: Color
     hair: Hair
-    hair_colour: Colour
+    hair_color: Color
     hat: Hat
-    hat_colour: Colour
+    hat_color: Color
     bag: Bag
-    bag_colour: Colour
+    bag_color: Color
 
 
 @dataclass(frozen=True)
 class Details:
     """Fine attributes: no two twins have the same shoes, nor the same print."""
 
-    shoe_colour: Colour
-    sole_colour: Colour
+    shoe_color: Color
+    sole_color: Color
     print_shape: Print
-    print_colour: Colour
+    print_color: Color
     print_place: Place
     stripes: Stripes
-    stripe_colour: Colour
-    cuff_colour: Colour | None
-    trouser_stripe: Colour | None
+    stripe_color: Color
+    cuff_color: Color | None
+    trouser_stripe: Color | None
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _pick(rng: np.random.Generator, *weighted: tuple) -> object:
     return weighted[rng.choice(len(weighted), p=weights / weights.sum())][0]
 
 
-def _clothes_colour(rng: np.random.Generator) -> Colour:
+def _clothes_color(rng: np.random.Generator) -> Color:
     base = np.array(_pick(rng, *CLOTHES)) * rng.uniform(0.88, 1.1) + rng.normal(0, 4, 3)
     return tuple(int(value) for value in base.clip(18, 240))
 
@@ -150,16 +150,16 @@ def _draw_look(rng: np.random.Generator) -> Look:
         build=float(rng.uniform(0.85, 1.3)),
         skin=SKINS[rng.integers(len(SKINS))],
         top=_pick(rng, ("t-shirt", 4), ("shirt", 3), ("jacket", 3), ("coat", 1.5)),
-        top_colour=_clothes_colour(rng),
-        inner_colour=_clothes_colour(rng),
+        top_color=_clothes_color(rng),
+        inner_color=_clothes_color(rng),
         bottom=bottom,
-        bottom_colour=_clothes_colour(rng),
+        bottom_color=_clothes_color(rng),
         hair=hair,
-        hair_colour=HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))],
+        hair_color=HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))],
         hat=_pick(rng, ("none", 7), ("cap", 2), ("beanie", 1)),
-        hat_colour=_clothes_colour(rng),
+        hat_color=_clothes_color(rng),
         bag=_pick(rng, ("none", 4), ("backpack", 3), ("shoulder", 2), ("handbag", 2)),
-        bag_colour=_clothes_colour(rng),
+        bag_color=_clothes_color(rng),
     )
 
 
@@ -167,21 +167,21 @@ def _draw_details(family: np.random.Generator, own: np.random.Generator, *, memb
     # Every member of a family sees the same shuffles and takes its own place in them, so that
     # twins cannot draw the same shoes or the same print by chance.
     shoes = family.permutation(len(SHOE_COLOURS))
-    colours = family.permutation(len(DETAIL_COLOURS))
+    colors = family.permutation(len(DETAIL_COLOURS))
     shapes: tuple[Print, ...] = ("disc", "ring", "square", "cross", "triangle", "bars")
 
-    def maybe_colour(probability: float) -> Colour | None:
-        colour = DETAIL_COLOURS[own.integers(len(DETAIL_COLOURS))]
-        return colour if own.random() < probability else None
+    def maybe_color(probability: float) -> Color | None:
+        color = DETAIL_COLOURS[own.integers(len(DETAIL_COLOURS))]
+        return color if own.random() < probability else None
 
     return Details(
-        shoe_colour=SHOE_COLOURS[shoes[member]],
-        sole_colour=SHOE_COLOURS[own.integers(4)],
+        shoe_color=SHOE_COLOURS[shoes[member]],
+        sole_color=SHOE_COLOURS[own.integers(4)],
         print_shape=shapes[family.permutation(len(shapes))[member]],
-        print_colour=DETAIL_COLOURS[colours[member]],
+        print_color=DETAIL_COLOURS[colors[member]],
         print_place=_pick(own, ("chest", 3), ("heart", 2), ("back", 2), ("both", 3)),
         stripes=_pick(own, ("none", 4), ("hoops", 2), ("band", 2), ("yoke", 2)),
-        stripe_colour=DETAIL_COLOURS[colours[-1 - member]],
-        cuff_colour=maybe_colour(0.35),
-        trouser_stripe=maybe_colour(0.4),
+        stripe_color=DETAIL_COLOURS[colors[-1 - member]],
+        cuff_color=maybe_color(0.35),
+        trouser_stripe=maybe_color(0.4),
     )

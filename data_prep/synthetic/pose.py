@@ -28,7 +28,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Joints [.., 3] in metres: x to the right, y up from the ground, z towards the camera."""
+    """Joints [.., 3] in meters: x to the right, y up from the ground, z towards the camera."""
 
     left: Points
     """Unit vector to the person's left."""
@@ -60,7 +60,7 @@ def draw_pose(rng: np.random.Generator, yaw: float, phase: float) -> Pose:
 
 
 def skeleton(pose: Pose, height: float, build: float) -> Skeleton:
-    """Joints of a person of `height` metres in `pose`; the lower foot is on the ground."""
+    """Joints of a person of `height` meters in `pose`; the lower foot is on the ground."""
     forward = np.array([np.sin(pose.yaw), 0.0, np.cos(pose.yaw)])
     left = np.array([np.cos(pose.yaw), 0.0, -np.sin(pose.yaw)])
     up = np.array([0.0, 1.0, 0.0])

@@ -116,7 +116,7 @@ def _walker(seed: int, shot: Shot, camera: Camera, rng: np.random.Generator) -> 
 
 
 def _passer_by(rng: np.random.Generator, nearer: float) -> Mesh:
-    """A stranger to the left or right of the person, `nearer` metres closer to the camera."""
+    """A stranger to the left or right of the person, `nearer` meters closer to the camera."""
     pose = draw_pose(rng, float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0, 2 * np.pi)))
     mesh = person_mesh(make_stranger(rng), pose, rng)
     aside = rng.choice([-1, 1]) * rng.uniform(0.25, 0.6)

@@ -30,14 +30,14 @@ def _mottle(image: Image, rng: np.random.Generator, strength: float) -> None:
     image[:] = (image + spots[..., None]).clip(0, 255).astype(np.uint8)
 
 
-def _slabs(image: Image, top: int, colour: tuple, step: float) -> None:
+def _slabs(image: Image, top: int, color: tuple, step: float) -> None:
     """Joints of paving slabs in perspective, below row `top`."""
     rows, columns = image.shape[:2]
     for row in top + np.cumsum(np.linspace(4, step, 14)):
-        cv2.line(image, (0, int(row)), (columns, int(row)), colour, 1)
+        cv2.line(image, (0, int(row)), (columns, int(row)), color, 1)
     for x in range(-columns, 2 * columns, 46):
         foot = int(columns / 2 + (x - columns / 2) * 1.6)
-        cv2.line(image, (x, top), (foot, rows), colour, 1, cv2.LINE_AA)
+        cv2.line(image, (x, top), (foot, rows), color, 1, cv2.LINE_AA)
 
 
 def _square(image: Image, rng: np.random.Generator) -> None:
@@ -119,13 +119,13 @@ def _foliage(
     rng: np.random.Generator,
     area: tuple[int, int, int, int],
     leaves: int,
-    colour: tuple,
+    color: tuple,
     size: int,
 ) -> None:
     """Clumps of leaves in `area` (left, top, right, bottom), the lower ones darker."""
     left, top, right, bottom = area
     places = rng.uniform((left, top), (right, bottom), (leaves, 2)).astype(int)
-    tones = np.array(colour) * rng.uniform(0.6, 1.5, (leaves, 1))
+    tones = np.array(color) * rng.uniform(0.6, 1.5, (leaves, 1))
     axes = rng.integers(max(2, size // 3), size + 1, (leaves, 2))
     for place, tone, axis in zip(
         places.tolist(), tones.clip(0, 255).tolist(), axes.tolist(), strict=True
@@ -175,10 +175,10 @@ def backdrop(
 def cast_shadow(canvas: Image, camera: Camera, box: Box, tight: Box) -> None:
     """Darken the ground at the feet of the person in `tight`."""
     feet = np.array([tight.left + tight.width / 2 - 0.12 * camera.light[0], tight.bottom + 0.06])
-    centre = to_pixels(feet, box, canvas)
+    center = to_pixels(feet, box, canvas)
     axes = (0.34 / box.width * canvas.shape[1], 0.13 / box.height * canvas.shape[0])
     shadow = np.zeros(canvas.shape[:2], np.float32)
-    cv2.ellipse(shadow, (centre.tolist(), (2 * axes[0], 2 * axes[1]), 0), 0.4, -1)
+    cv2.ellipse(shadow, (center.tolist(), (2 * axes[0], 2 * axes[1]), 0), 0.4, -1)
     shadow = cv2.blur(shadow, (15, 9))
     canvas[:] = (canvas * (1 - shadow[..., None])).astype(np.uint8)
 

@@ -1,6 +1,6 @@
 """Textures: what is sewn, printed and worn on each part of a body.
 
-A texture is a float array `[rows, facets, 3]` in 0..255, one colour for each face of the tube it
+A texture is a float array `[rows, facets, 3]` in 0..255, one color for each face of the tube it
 is wrapped around: rows go down (or out, along a limb), facets go round from the front over the
 person's left to the back and the right.
 """
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.synthetic.person import Colour, Person, Print
+from data_prep.synthetic.person import Color, Person, Print
 
 Texture = npt.NDArray[np.float32]
 
@@ -19,9 +19,9 @@ ARM_ROWS, ARM_FACETS = 14, 8
 HEAD_ROWS, HEAD_FACETS = 14, 16
 
 
-def plain(rows: int, facets: int, colour: Colour) -> Texture:
-    """A texture of one colour."""
-    return np.full((rows, facets, 3), colour, np.float32)
+def plain(rows: int, facets: int, color: Color) -> Texture:
+    """A texture of one color."""
+    return np.full((rows, facets, 3), color, np.float32)
 
 
 def fold(texture: Texture, rng: np.random.Generator, strength: float = 0.1) -> Texture:
@@ -50,45 +50,45 @@ def glyph(shape: Print, size: int) -> npt.NDArray[np.bool_]:
 
 
 def stamp(
-    texture: Texture, mask: npt.NDArray[np.bool_], row: int, azimuth: float, colour: Colour
+    texture: Texture, mask: npt.NDArray[np.bool_], row: int, azimuth: float, color: Color
 ) -> None:
-    """Put `mask` in `colour` on `texture`, centred at `row` and at `azimuth` (radians)."""
+    """Put `mask` in `color` on `texture`, centered at `row` and at `azimuth` (radians)."""
     rows, facets = texture.shape[:2]
-    centre = round(azimuth / (2 * np.pi) * facets)
+    center = round(azimuth / (2 * np.pi) * facets)
     y, x = np.nonzero(mask)
-    y, x = y + row - mask.shape[0] // 2, (x + centre - mask.shape[1] // 2) % facets
+    y, x = y + row - mask.shape[0] // 2, (x + center - mask.shape[1] // 2) % facets
     inside = (y >= 0) & (y < rows)
-    texture[y[inside], x[inside]] = colour
+    texture[y[inside], x[inside]] = color
 
 
 def torso_texture(person: Person) -> Texture:
     """Top with its stripes, prints, open front and the straps of the bag."""
     look, details = person.look, person.details
-    texture = plain(TORSO_ROWS, TORSO_FACETS, look.top_colour)
+    texture = plain(TORSO_ROWS, TORSO_FACETS, look.top_color)
     quarter = TORSO_FACETS // 4
     if details.stripes == "hoops":
-        texture[5::6] = texture[6::6] = details.stripe_colour
+        texture[5::6] = texture[6::6] = details.stripe_color
     elif details.stripes == "band":
-        texture[17:21] = details.stripe_colour
+        texture[17:21] = details.stripe_color
     elif details.stripes == "yoke":
-        texture[:8] = details.stripe_colour
-    if look.top in ("jacket", "coat"):  # worn open, over something of another colour
+        texture[:8] = details.stripe_color
+    if look.top in ("jacket", "coat"):  # worn open, over something of another color
         half = 3 if look.top == "jacket" else 2
-        texture[:, -half:] = texture[:, :half] = look.inner_colour
+        texture[:, -half:] = texture[:, :half] = look.inner_color
     elif look.top == "shirt":
-        texture[:, 0] = np.array(look.top_colour) * 0.7
-        texture[:2] = np.array(look.top_colour) * 0.85
-    shape, colour, place = details.print_shape, details.print_colour, details.print_place
+        texture[:, 0] = np.array(look.top_color) * 0.7
+        texture[:2] = np.array(look.top_color) * 0.85
+    shape, color, place = details.print_shape, details.print_color, details.print_place
     if place in ("chest", "both"):
-        stamp(texture, glyph(shape, 10), 13, 0.0, colour)
+        stamp(texture, glyph(shape, 10), 13, 0.0, color)
     if place == "heart":
-        stamp(texture, glyph(shape, 6), 10, 0.75, colour)
+        stamp(texture, glyph(shape, 6), 10, 0.75, color)
     if place in ("back", "both"):
-        stamp(texture, glyph(shape, 13), 13, np.pi, colour)
-    bag = np.array(look.bag_colour)
+        stamp(texture, glyph(shape, 13), 13, np.pi, color)
+    bag = np.array(look.bag_color)
     if look.bag == "backpack":
-        for centre in (quarter // 2 + 1, -quarter // 2 - 1):
-            texture[1:18, [centre, centre + 1]] = bag
+        for center in (quarter // 2 + 1, -quarter // 2 - 1):
+            texture[1:18, [center, center + 1]] = bag
     elif look.bag == "shoulder":
         rows = np.arange(1, 30)
         front = np.round(-5 + 12 * rows / 30).astype(int)
@@ -101,12 +101,12 @@ def torso_texture(person: Person) -> Texture:
 def arm_texture(person: Person) -> Texture:
     """Sleeve, cuff and hand."""
     look, details = person.look, person.details
-    texture = plain(ARM_ROWS, ARM_FACETS, look.top_colour)
+    texture = plain(ARM_ROWS, ARM_FACETS, look.top_color)
     if details.stripes == "yoke":
-        texture[:2] = details.stripe_colour
+        texture[:2] = details.stripe_color
     end = 5 if look.top == "t-shirt" else ARM_ROWS - 2
-    if details.cuff_colour is not None:
-        texture[end - 2 : end] = details.cuff_colour
+    if details.cuff_color is not None:
+        texture[end - 2 : end] = details.cuff_color
     texture[end:] = look.skin
     return texture
 
@@ -114,22 +114,22 @@ def arm_texture(person: Person) -> Texture:
 def leg_texture(person: Person, side: int) -> Texture:
     """Trousers or shorts with a stripe along the outer seam; `side` is 1 on the left, else -1."""
     look, details = person.look, person.details
-    texture = plain(LEG_ROWS, LEG_FACETS, look.bottom_colour)
+    texture = plain(LEG_ROWS, LEG_FACETS, look.bottom_color)
     outside = side * LEG_FACETS // 4
     if details.trouser_stripe is not None:
         texture[:, outside] = details.trouser_stripe
     bare_from = {"trousers": LEG_ROWS, "shorts": 9, "skirt": 0}[look.bottom]
     texture[bare_from:] = look.skin
     if look.bottom != "trousers":
-        texture[LEG_ROWS - 3 :] = details.sole_colour  # socks
+        texture[LEG_ROWS - 3 :] = details.sole_color  # socks
     return texture
 
 
 def shoe_texture(person: Person) -> Texture:
     """Upper and sole. Facet 0 looks up, the opposite one down."""
     details = person.details
-    texture = plain(5, 8, details.shoe_colour)
-    texture[:, 3:5] = details.sole_colour
+    texture = plain(5, 8, details.shoe_color)
+    texture[:, 3:5] = details.sole_color
     return texture
 
 
@@ -138,10 +138,10 @@ def head_texture(person: Person) -> Texture:
     look = person.look
     texture = plain(HEAD_ROWS, HEAD_FACETS, look.skin)
     if look.hair != "bald":
-        texture[:4] = look.hair_colour
-        texture[:10, 4:-3] = look.hair_colour
+        texture[:4] = look.hair_color
+        texture[:10, 4:-3] = look.hair_color
     texture[6, [1, 2, -2, -1]] = np.array(look.skin) * 0.72  # eyes, in the shadow of the brows
     texture[9, [-1, 0, 1]] = np.array(look.skin) * (0.84, 0.7, 0.7)  # mouth
     if look.hat != "none":
-        texture[: 5 if look.hat == "cap" else 6] = look.hat_colour
+        texture[: 5 if look.hat == "cap" else 6] = look.hat_color
     return texture

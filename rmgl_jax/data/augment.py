@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from rmgl_jax.config import AugmentConfig
-from rmgl_jax.data.appearance import color_jitter, random_erasing
-from rmgl_jax.data.normalisation import normalise
+from rmgl_jax.data.normalization import normalize
+from rmgl_jax.data.photometric import color_jitter, random_erasing
 from rmgl_jax.data.shifting import crop_resize_shift, random_crop, random_shifting
 
-__all__ = ["augment", "normalise", "random_flip"]
+__all__ = ["augment", "normalize", "random_flip"]
 
 
 def augment(
@@ -22,10 +22,10 @@ def augment(
     config: AugmentConfig,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
-    """Augments and normalises a batch: what the network reads in training.
+    """Augments and normalizes a batch: what the network reads in training.
 
-    In this order: flip, colour jitter, random cropping, RCRS, RSA, random erasing; those of
-    probability 0 are left out of the program. Colours change before the image moves, so that the
+    In this order: flip, color jitter, random cropping, RCRS, RSA, random erasing; those of
+    probability 0 are left out of the program. Colors change before the image moves, so that the
     filled area is always the same; erasing comes last, so that its rectangle is never cut.
 
     Args:
@@ -35,7 +35,7 @@ def augment(
         dtype: Of the result.
 
     Returns:
-        [B, H, W, 3], normalised.
+        [B, H, W, 3], normalized.
 
     Raises:
         TypeError: If the images are not uint8 or the key is not made by `jax.random.key`.
@@ -60,7 +60,7 @@ def augment(
         images = random_shifting(shifting, images, config.shifting)
     if config.erasing.probability > 0:
         images = random_erasing(erasing, images, config.erasing)
-    return normalise(images, dtype)
+    return normalize(images, dtype)
 
 
 def random_flip(keys: jax.Array, images: jax.typing.ArrayLike, probability: float) -> jax.Array:

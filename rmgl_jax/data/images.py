@@ -15,7 +15,7 @@ DECODING = "pillow-bicubic-1"
 def decode(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
     """Decodes an image and resizes it to `size` = (height, width), uint8 [H, W, 3] in RGB order.
 
-    A turned photograph is set upright by its EXIF tag; grey, palette and transparent images become
+    A turned photograph is set upright by its EXIF tag; gray, palette and transparent images become
     RGB. The resize is Pillow's bicubic one: a filter that widens as it shrinks, so that large
     crops do not alias.
 

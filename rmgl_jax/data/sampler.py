@@ -16,24 +16,24 @@ batches. Places left over are given to persons once more, as evenly as possible.
 import numpy as np
 
 
-def steps_per_epoch(labels: np.ndarray, persons: int, images: int) -> int:
+def steps_per_epoch(labels: np.ndarray, num_ids: int, num_instances: int) -> int:
     """Number of batches of one epoch, the same for every epoch.
 
     Args:
         labels: Integer identity of every image, [M].
-        persons: P, identities in a batch.
-        images: K, images of each.
+        num_ids: P, identities in a batch.
+        num_instances: K, images of each.
 
     Raises:
         ValueError: If there are fewer than P identities, or P or K is not positive.
     """
-    return _steps(_hands(_group(labels, persons, images), images), persons)
+    return _steps(_hands(_group(labels, num_ids, num_instances), num_instances), num_ids)
 
 
 def identity_batches(
     labels: np.ndarray,
-    persons: int,
-    images: int,
+    num_ids: int,
+    num_instances: int,
     seed: int,
     epoch: int,
     process_index: int = 0,
@@ -47,8 +47,8 @@ def identity_batches(
 
     Args:
         labels: Integer identity of every image, [M].
-        persons: P, identities in a (global) batch.
-        images: K, images of each.
+        num_ids: P, identities in a (global) batch.
+        num_instances: K, images of each.
         seed: With `epoch`, all that the result depends on beside the labels.
         epoch: Number of the epoch, from 0.
         process_index: Which slice to return.
@@ -58,39 +58,39 @@ def identity_batches(
         ValueError: If there are fewer than P identities, P or K is not positive, `process_count`
             does not divide P, or `process_index` is not below `process_count`.
     """
-    if process_count < 1 or persons % process_count:
+    if process_count < 1 or num_ids % process_count:
         raise ValueError(
-            f"A batch of {persons} persons cannot be shared by {process_count} processes: each "
+            f"A batch of {num_ids} persons cannot be shared by {process_count} processes: each "
             "must get the same number of whole persons."
         )
     if not 0 <= process_index < process_count:
         raise ValueError(
             f"process_index must be between 0 and {process_count - 1}, got {process_index}."
         )
-    members = _group(labels, persons, images)
-    hands = _hands(members, images)
-    steps = _steps(hands, persons)
+    members = _group(labels, num_ids, num_instances)
+    hands = _hands(members, num_instances)
+    steps = _steps(hands, num_ids)
     rng = np.random.default_rng((seed, epoch))
 
-    places = _fill_places(rng, hands, steps * persons, steps)
-    # K neighbours of a cycle of n >= K images differ, also where the cycle starts again.
+    places = _fill_places(rng, hands, steps * num_ids, steps)
+    # K neighbors of a cycle of n >= K images differ, also where the cycle starts again.
     dealt = [
-        np.resize(rng.permutation(own), (count, images))
+        np.resize(rng.permutation(own), (count, num_instances))
         for own, count in zip(members, places, strict=True)
     ]
-    chosen = _draw_persons(rng, places, steps, persons)
-    batches = np.empty((steps, persons, images), np.int64)
+    chosen = _draw_persons(rng, places, steps, num_ids)
+    batches = np.empty((steps, num_ids, num_instances), np.int64)
     seen = np.zeros(len(members), np.int64)
     for batch, row in zip(batches, chosen, strict=True):
         for column, person in enumerate(row):
             batch[column] = dealt[person][seen[person]]
         seen[row] += 1
-    share = persons // process_count
+    share = num_ids // process_count
     mine = batches[:, process_index * share : (process_index + 1) * share]
-    return mine.reshape(steps, share * images)
+    return mine.reshape(steps, share * num_instances)
 
 
-def _group(labels: np.ndarray, persons: int, images: int) -> list[np.ndarray]:
+def _group(labels: np.ndarray, num_ids: int, num_instances: int) -> list[np.ndarray]:
     """Image indices of each identity, after checking that batches can be made of them."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -98,27 +98,28 @@ def _group(labels: np.ndarray, persons: int, images: int) -> list[np.ndarray]:
             "labels must be a one-dimensional integer array, got shape "
             f"{labels.shape} and dtype {labels.dtype}."
         )
-    if persons < 1 or images < 1:
+    if num_ids < 1 or num_instances < 1:
         raise ValueError(
-            f"A batch needs at least one person and one image of each, got {persons} and {images}."
+            "A batch needs at least one identity and one image of each, got "
+            f"num_ids={num_ids} and num_instances={num_instances}."
         )
     order = np.argsort(labels, kind="stable")
     _, first = np.unique(labels[order], return_index=True)
-    if len(first) < persons:
+    if len(first) < num_ids:
         raise ValueError(
-            f"A batch of {persons} persons needs at least as many identities, but the "
+            f"A batch of {num_ids} persons needs at least as many identities, but the "
             f"{len(labels)} labels hold {len(first)}."
         )
     return np.split(order, first[1:])
 
 
-def _hands(members: list[np.ndarray], images: int) -> np.ndarray:
+def _hands(members: list[np.ndarray], num_instances: int) -> np.ndarray:
     sizes = np.array([len(own) for own in members])
-    return -(-sizes // images)
+    return -(-sizes // num_instances)
 
 
-def _steps(hands: np.ndarray, persons: int) -> int:
-    return int(max(-(-hands.sum() // persons), hands.max()))
+def _steps(hands: np.ndarray, num_ids: int) -> int:
+    return int(max(-(-hands.sum() // num_ids), hands.max()))
 
 
 def _fill_places(rng: np.random.Generator, hands: np.ndarray, total: int, steps: int) -> np.ndarray:
@@ -131,7 +132,7 @@ def _fill_places(rng: np.random.Generator, hands: np.ndarray, total: int, steps:
 
 
 def _draw_persons(
-    rng: np.random.Generator, places: np.ndarray, steps: int, persons: int
+    rng: np.random.Generator, places: np.ndarray, steps: int, num_ids: int
 ) -> np.ndarray:
     """Draws P different persons for every step, [steps, P], each as often as `places` says.
 
@@ -142,11 +143,11 @@ def _draw_persons(
     draw none is longer than t - 1, on a line of length (t - 1) * P.
     """
     remaining = places.copy()
-    chosen = np.empty((steps, persons), np.int64)
+    chosen = np.empty((steps, num_ids), np.int64)
     for step in range(steps):
         left = steps - step
         order = rng.permutation(len(places))
-        points = rng.integers(left) + left * np.arange(persons)
+        points = rng.integers(left) + left * np.arange(num_ids)
         ends = np.cumsum(remaining[order])
         chosen[step] = order[np.searchsorted(ends, points, side="right")]
         remaining[chosen[step]] -= 1

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rmgl_jax.config import CropResizeShiftConfig, RandomCropConfig, RandomShiftingConfig
-from rmgl_jax.data.placement import Box, Placement, place, whole
+from rmgl_jax.data.geometric import Box, Placement, place, whole
 from rmgl_jax.data.uniform import scale, start
 
 

@@ -1,4 +1,4 @@
-"""Embeddings without a network: what raw pixels and colours alone retrieve.
+"""Embeddings without a network: what raw pixels and colors alone retrieve.
 
 They are the floor of a benchmark. A trained network that is not far above them has learnt little,
 and a data set on which they do well tells methods apart badly.
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 
 def pixel_embedding(
-    images: npt.NDArray[np.uint8], size: tuple[int, int] = (32, 16), centre: float = 0.5
+    images: npt.NDArray[np.uint8], size: tuple[int, int] = (32, 16), center: float = 0.5
 ) -> npt.NDArray[np.float32]:
-    """The pixels of small images, centred and normalised.
+    """The pixels of small images, centered and normalized.
 
     Args:
         images: uint8 [M, H, W, 3], RGB.
         size: height and width to which images are averaged down.
-        centre: share of the width that is looked at: persons are in the middle, and the
+        center: share of the width that is looked at: persons are in the middle, and the
             background tells the camera.
 
     Returns:
@@ -25,9 +25,9 @@ def pixel_embedding(
 
     Raises:
         TypeError: `images` is not uint8.
-        ValueError: `images` is not [M, H, W, 3], or `centre` is not in (0, 1].
+        ValueError: `images` is not [M, H, W, 3], or `center` is not in (0, 1].
     """
-    images = _centre(images, centre)
+    images = _center(images, center)
     height, width = size
     features = np.empty((len(images), height * width * 3), np.float32)
     for feature, image in zip(features, images, strict=True):
@@ -37,11 +37,11 @@ def pixel_embedding(
     return _unit_length(features)
 
 
-def colour_histogram_embedding(
+def color_histogram_embedding(
     images: npt.NDArray[np.uint8],
     stripes: int = 6,
     bins: tuple[int, int, int] = (12, 4, 4),
-    centre: float = 0.5,
+    center: float = 0.5,
 ) -> npt.NDArray[np.float32]:
     """Histograms of hue, saturation and value in horizontal stripes.
 
@@ -52,17 +52,17 @@ def colour_histogram_embedding(
         images: uint8 [M, H, W, 3], RGB.
         stripes: of each image, from the top down.
         bins: of hue, of saturation and of value.
-        centre: as of `pixel_embedding`.
+        center: as of `pixel_embedding`.
 
     Returns:
         float32 [M, E] with rows of unit length, E = stripes * product of bins.
 
     Raises:
         TypeError: `images` is not uint8.
-        ValueError: `images` is not [M, H, W, 3] or has fewer rows than `stripes`, or `centre` is
+        ValueError: `images` is not [M, H, W, 3] or has fewer rows than `stripes`, or `center` is
             not in (0, 1].
     """
-    images = _centre(images, centre)
+    images = _center(images, center)
     if images.shape[1] < stripes:
         raise ValueError(f"images have {images.shape[1]} rows, too few for {stripes} stripes.")
     count = int(np.prod(bins))
@@ -76,14 +76,14 @@ def colour_histogram_embedding(
     return _unit_length(np.sqrt(features.reshape(len(images), stripes * count)))
 
 
-def _centre(images: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.uint8]:
+def _center(images: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.uint8]:
     """The middle columns of `images`, at least one; refuses what are no images."""
     if images.dtype != np.uint8:
         raise TypeError(f"images must be uint8, got {images.dtype}.")
     if images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must have the shape [M, H, W, 3], got {images.shape}.")
     if not 0 < share <= 1:
-        raise ValueError(f"centre must be in (0, 1], got {share}.")
+        raise ValueError(f"center must be in (0, 1], got {share}.")
     columns = images.shape[2]
     aside = min(round((1 - share) / 2 * columns), (columns - 1) // 2)
     return np.ascontiguousarray(images[:, :, aside : columns - aside])
@@ -91,5 +91,5 @@ def _centre(images: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.uint8
 
 def _unit_length(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     norms = np.linalg.norm(features, axis=1, keepdims=True)
-    # An image of one colour has no pattern: its zero row stays zero.
+    # An image of one color has no pattern: its zero row stays zero.
     return features / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -32,7 +32,7 @@ def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
 
 @jax.jit
 def unit_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
-    """`squared_distances` of the L2-normalised embeddings, 2 - 2 cos: in [0, 4].
+    """`squared_distances` of the L2-normalized embeddings, 2 - 2 cos: in [0, 4].
 
     Args:
         query: embeddings [Q, E], none of them zero.
@@ -121,7 +121,7 @@ def check_features(name: str, features: ArrayLike) -> np.ndarray:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"The {name} must be floating-point numbers, got {array.dtype}.")
     for rows in row_blocks(*array.shape):
-        refuse_rows(name, ~np.isfinite(array[rows]), "NaN or infinity", rows.start)
+        check_rows(name, ~np.isfinite(array[rows]), "NaN or infinity", rows.start)
     return array
 
 
@@ -142,17 +142,17 @@ def check_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[np.ndarray, np.nda
     return query, gallery
 
 
-def refuse_zeros(query: np.ndarray, gallery: np.ndarray) -> None:
+def check_zeros(query: np.ndarray, gallery: np.ndarray) -> None:
     """Refuses features that cannot be scaled to unit length.
 
     Raises:
         ValueError: a row holds only zeros.
     """
     for name, features in (("query features", query), ("gallery features", gallery)):
-        refuse_rows(name, ~features.any(axis=1), "only zeros")
+        check_rows(name, ~features.any(axis=1), "only zeros")
 
 
-def refuse_rows(name: str, bad: np.ndarray, what: str, first_row: int = 0) -> None:
+def check_rows(name: str, bad: np.ndarray, what: str, first_row: int = 0) -> None:
     """Raises if a row of the mask `bad` [rows, ...] is set, naming the first such row.
 
     Raises:

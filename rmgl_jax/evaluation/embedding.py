@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rmgl_jax.config import ModelConfig
-from rmgl_jax.data.augment import normalise
+from rmgl_jax.data.augment import normalize
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL
 
@@ -30,7 +30,7 @@ def embed_batch(
     def embedding(images: jax.Array) -> jax.Array:
         return RMGL(config).apply(variables, images, train=False).embedding
 
-    images = normalise(images)
+    images = normalize(images)
     total = embedding(images)
     if flip:
         total += embedding(images[:, :, ::-1])

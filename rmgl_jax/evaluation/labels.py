@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmgl_jax.evaluation.distances import refuse_rows
+from rmgl_jax.evaluation.distances import check_rows
 
 JUNK_PID = -1
 
@@ -103,7 +103,7 @@ class Labels:
                     f"must come next, got shape {block.shape} for the queries from {rows.start} "
                     f"to {rows.stop}."
                 )
-            refuse_rows("distances", np.isnan(block), "NaN", done)
+            check_rows("distances", np.isnan(block), "NaN", done)
             for query, row in enumerate(block, start=done):
                 yield query, row if self.kept is None else row[self.kept], *self._split(query)
             done = rows.stop

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmgl_jax.evaluation.distances import check_pair, refuse_zeros, row_blocks, unit_distances
+from rmgl_jax.evaluation.distances import check_pair, check_zeros, row_blocks, unit_distances
 
 
 def expand_queries(
@@ -15,15 +15,15 @@ def expand_queries(
 ) -> np.ndarray:
     """Adds its k nearest g, times max(cos(q, g), 0)^alpha, to every query q.
 
-    All features are L2-normalised first, and the sum after. No label is used, so neither junk nor
+    All features are L2-normalized first, and the sum after. No label is used, so neither junk nor
     the query's own camera is left out. The result takes the place of the queries in
     `rank_features` or `rerank`.
 
     Args:
         query_features: embeddings [Q, E], none of them zero.
         gallery_features: embeddings [G, E], none of them zero.
-        k: neighbours, or the whole gallery if it is smaller.
-        alpha: how much closer neighbours weigh more; 0 is the plain mean.
+        k: neighbors, or the whole gallery if it is smaller.
+        alpha: how much closer neighbors weigh more; 0 is the plain mean.
 
     Returns:
         Unit embeddings [Q, E], float32.
@@ -36,7 +36,7 @@ def expand_queries(
     if k < 1 or not alpha >= 0:
         raise ValueError(f"k must be at least 1 and alpha at least 0, got {k} and {alpha}.")
     query, gallery = check_pair(query_features, gallery_features)
-    refuse_zeros(query, gallery)
+    check_zeros(query, gallery)
     expanded = np.empty(query.shape, np.float32)
     resident = jnp.asarray(gallery)
     for rows in row_blocks(len(query), max(len(gallery), k * gallery.shape[1])):

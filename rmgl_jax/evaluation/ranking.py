@@ -98,7 +98,7 @@ def rank_features(
     """`rank_metrics` of the squared Euclidean distances of embeddings, in blocks of queries.
 
     The whole Q x G never exists: memory beyond the features is one block of distances. Embeddings
-    are taken as they are; the protocol wants them L2-normalised.
+    are taken as they are; the protocol wants them L2-normalized.
 
     Args:
         query: embeddings [Q, E].

@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact, without an N x N matrix.
 
 The N = Q + G images are numbered with the queries first; d is the squared Euclidean distance of
-their L2-normalised features. N(i, k) is image i and its k nearest others by (distance, index).
+their L2-normalized features. N(i, k) is image i and its k nearest others by (distance, index).
 
 - R(i, k): those j of N(i, k) that have i in N(j, k).
 - R*(i): R(i, k1), joined by R(j, k1/2) for each j in it of which more than 2/3 lies in R(i, k1).
@@ -22,12 +22,12 @@ from scipy import sparse
 
 from rmgl_jax.evaluation.distances import (
     check_pair,
+    check_zeros,
     distance_blocks,
-    refuse_zeros,
     row_blocks,
     unit_distances,
 )
-from rmgl_jax.evaluation.neighbours import Neighbours, nearest_neighbours
+from rmgl_jax.evaluation.neighbors import Neighbors, nearest_neighbors
 
 # Queries whose Jaccard distances are computed at once.
 _JACCARD_ROWS = 32
@@ -43,10 +43,10 @@ def rerank(
     """Re-ranked distances of all queries and gallery images.
 
     Args:
-        query_features: embeddings [Q, E], of any length but 0: they are L2-normalised here.
+        query_features: embeddings [Q, E], of any length but 0: they are L2-normalized here.
         gallery_features: embeddings [G, E].
-        k1: neighbours of an image.
-        k2: neighbours over which the encoding is averaged; 1 leaves that out.
+        k1: neighbors of an image.
+        k2: neighbors over which the encoding is averaged; 1 leaves that out.
         lambda_value: weight of the original distance, from 0 to 1.
 
     Returns:
@@ -77,8 +77,8 @@ def rerank_blocks(
     Args:
         query_features: see `rerank`, as are the other arguments.
         gallery_features: embeddings [G, E].
-        k1: neighbours of an image.
-        k2: neighbours over which the encoding is averaged; 1 leaves that out.
+        k1: neighbors of an image.
+        k2: neighbors over which the encoding is averaged; 1 leaves that out.
         lambda_value: weight of the original distance, from 0 to 1.
         block: queries of a block; None chooses blocks of about 128 MiB.
 
@@ -110,10 +110,10 @@ def _encode(
     between: np.ndarray | None = None,
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """V after its averaging [N, N], and the farthest distance of every image [N]."""
-    neighbours = nearest_neighbours((query, gallery), max(k1, k2 - 1), between)
-    indices = neighbours.indices
+    neighbors = nearest_neighbors((query, gallery), max(k1, k2 - 1), between)
+    indices = neighbors.indices
     # Where all images are the same there is nothing to divide by.
-    farthest = np.where(neighbours.farthest > 0, neighbours.farthest, np.float32(1))
+    farthest = np.where(neighbors.farthest > 0, neighbors.farthest, np.float32(1))
     near = _reciprocal(indices, k1)
     # The definition rounds half to even, as Python does.
     nearer = _reciprocal(indices, round(k1 / 2))
@@ -123,23 +123,23 @@ def _encode(
     joined.data = (3 * joined.data > 2 * np.diff(nearer.indptr)[joined.indices]).astype(np.int32)
     joined.eliminate_zeros()
     expanded = near + joined @ nearer
-    encoding = _weights(query, gallery, expanded, neighbours, farthest)
+    encoding = _weights(query, gallery, expanded, neighbors, farthest)
     if k2 > 1:
         total = _membership(indices[:, :k2]).astype(np.float32)
         encoding = (total @ encoding) / np.float32(min(k2, indices.shape[1]))
     return encoding.tocsr(), farthest
 
 
-def _membership(neighbours: np.ndarray) -> sparse.csr_matrix:
+def _membership(neighbors: np.ndarray) -> sparse.csr_matrix:
     """Rows of indices [N, k] as a 0-1 matrix [N, N]."""
-    n, k = neighbours.shape
+    n, k = neighbors.shape
     starts = np.arange(0, n * k + 1, k)
-    return sparse.csr_matrix((np.ones(n * k, np.int32), neighbours.ravel(), starts), shape=(n, n))
+    return sparse.csr_matrix((np.ones(n * k, np.int32), neighbors.ravel(), starts), shape=(n, n))
 
 
-def _reciprocal(neighbours: np.ndarray, k: int) -> sparse.csr_matrix:
+def _reciprocal(neighbors: np.ndarray, k: int) -> sparse.csr_matrix:
     """R(i, k) of every image, as a 0-1 matrix [N, N]; it is symmetric and has a full diagonal."""
-    forward = _membership(neighbours[:, : k + 1])
+    forward = _membership(neighbors[:, : k + 1])
     return forward.multiply(forward.T).tocsr()
 
 
@@ -147,18 +147,18 @@ def _weights(
     query: np.ndarray,
     gallery: np.ndarray,
     sets: sparse.csr_matrix,
-    neighbours: Neighbours,
+    neighbors: Neighbors,
     farthest: np.ndarray,
 ) -> sparse.csr_matrix:
     """exp(-d(i, j) / max d(i, .)) for the members j of every set, divided by their sum."""
-    n, k = neighbours.indices.shape
+    n, k = neighbors.indices.shape
     i, j = np.repeat(np.arange(n), np.diff(sets.indptr)), sets.indices
     # Most distances were found in the search. A pair is one number, to look them up by.
-    found = np.arange(n)[:, None] * n + neighbours.indices
+    found = np.arange(n)[:, None] * n + neighbors.indices
     by_pair = np.argsort(found, axis=None)
     pairs = i * n + j
     place = by_pair[np.minimum(np.searchsorted(found.ravel(), pairs, sorter=by_pair), n * k - 1)]
-    distances = neighbours.distances.ravel()[place]
+    distances = neighbors.distances.ravel()[place]
     missing = found.ravel()[place] != pairs
     distances[missing] = _pair_distances(query, gallery, i[missing], j[missing])
     weights = np.exp(-distances / farthest[i])
@@ -222,5 +222,5 @@ def _check(
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value must be between 0 and 1, got {lambda_value}.")
     query, gallery = check_pair(query, gallery)
-    refuse_zeros(query, gallery)
+    check_zeros(query, gallery)
     return query, gallery

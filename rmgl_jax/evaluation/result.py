@@ -14,6 +14,9 @@ from rich.text import Text
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.verification import VerificationMetrics
 
+PaperNumbers = Mapping[str, Mapping[str, float]]
+"""Published numbers in percent, by dataset (with " re-ranked" after it) and measure."""
+
 _PER_QUERY = ("ap", "ap_official", "inp", "first_match_rank")
 
 

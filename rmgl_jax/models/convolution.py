@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from rmgl_jax.models import winograd
+from rmgl_jax.cpu import winograd
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""He's initialisation over the outgoing connections, as torchvision's ResNet has it."""
+"""He's initialization over the outgoing connections, as torchvision's ResNet has it."""
 
 
 class Conv(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from rmgl_jax.models.max_pooling import max_pool
+from rmgl_jax.cpu.max_pooling import max_pool
 
 ModuleFactory = Callable[..., nn.Module]
 

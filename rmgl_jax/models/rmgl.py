@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from rmgl_jax.config import STAGES, FoldPosition, ModelConfig, Path
+from rmgl_jax.config import STAGES, FoldPosition, ModelConfig, PathName
 from rmgl_jax.models.convolution import Conv
 from rmgl_jax.models.heads import Classifier, Reduction
 from rmgl_jax.models.partition import fold, unfold
@@ -28,7 +28,7 @@ class FeatureSpec:
     """Number of the branch, from 0: the place of its granularity in the configuration."""
     granularity: int
     """Stripes of the branch."""
-    path: Path
+    path: PathName
     """Path whose map is pooled."""
     stripe: int
     """Stripe s of Eqs. 2 and 4: 0 is the whole map, 1 the top stripe."""
@@ -63,7 +63,7 @@ class _PathPlan:
 
     branch: int
     granularity: int
-    path: Path
+    path: PathName
     folds: int  # parts the map is folded into on the way
     has_global: bool
     stripes: int  # stripe features; none in a global branch
@@ -173,7 +173,7 @@ class Output:
     logits: jax.Array
     """Scores of every identity by every feature's classifier, `[B, N, classes]`."""
     embedding: jax.Array
-    """The features of an image side by side, `[B, N*D]` (Eq. 1). Not normalised."""
+    """The features of an image side by side, `[B, N*D]` (Eq. 1). Not normalized."""
 
 
 class RMGL(nn.Module):
@@ -204,7 +204,7 @@ class RMGL(nn.Module):
         self.classifier = Classifier(config.num_classes)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Output:
-        """Features, logits and embedding of normalised float images `[B, H, W, 3]`.
+        """Features, logits and embedding of normalized float images `[B, H, W, 3]`.
 
         With `train=True` batch norms use the batch's statistics and update the running ones, so
         `mutable=["batch_stats"]` is needed. Running variances take in the biased variance of the
@@ -255,6 +255,6 @@ def _check_images(images: jax.Array, config: ModelConfig) -> None:
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"Images must be [B, H, W, 3], got shape {images.shape}.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"Images must be normalised floats, got {images.dtype}.")
+        raise TypeError(f"Images must be normalized floats, got {images.dtype}.")
     if images.shape[1:3] != config.image_size:
         dataclasses.replace(config, image_size=images.shape[1:3])

@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from rmgl_jax.command_line import errors_as_sentences, quiet_libraries
+from rmgl_jax.runtime import report_errors, silence_loggers
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> None:
     """Writes the report and says where it is."""
     options = tyro.cli(ReportOptions, prog="python -m rmgl_jax.report", args=arguments)
     console = Console()
-    quiet_libraries()
-    with errors_as_sentences(console):
+    silence_loggers()
+    with report_errors(console):
         # Only now: importing this asks jax for its devices, which takes a moment.
         from rmgl_jax.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""Curves as SVG that a page takes its text colour from, so that it is read in light and in dark."""
+"""Curves as SVG that a page takes its text color from, so that it is read in light and in dark."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from rmgl_jax.evaluation.ranking import RankMetrics
 Records = Sequence[Mapping[str, Any]]
 
 _POINTS = 250
-# Stands for the page's own text colour until the SVG is written.
+# Stands for the page's own text color until the SVG is written.
 _TEXT = "#010203"
 # Readable on white and on black, and told apart by their dashes too.
 _STYLES = (
@@ -27,7 +27,7 @@ _STYLES = (
 
 
 def training_curves(records: Records, names: Sequence[str], unit: str, log: bool = False) -> str:
-    """Values of the training steps against the step, averaged over neighbours if there are many."""
+    """Values of the training steps against the step, averaged over neighbors if there are many."""
     figure, axes = _figure("training step", unit)
     for name, style in zip(names, _STYLES, strict=False):
         steps, values = series(records, "train", name)

@@ -11,7 +11,7 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.split import Split
 from rmgl_jax.evaluation.embedding import embed
 from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
-from rmgl_jax.evaluation.trained import Trained, load_trained
+from rmgl_jax.export.model_file import TrainedModel, load_model
 from rmgl_jax.report.balanced_stripes import BalancedStripes, balanced_stripes
 from rmgl_jax.report.ranked_lists import RankedList, ranked_lists
 from rmgl_jax.report.response_maps import last_maps, responses
@@ -24,7 +24,7 @@ _SAMPLES = 6
 class Inspection:
     """A trained network at work on chosen images."""
 
-    trained: Trained
+    trained: TrainedModel
     query: Split
     gallery: Split
     metrics: RankMetrics
@@ -62,7 +62,7 @@ def inspect_run(
         ValueError: the data set has no query or no gallery, or no query has a match.
         checkpoints.CheckpointError: there is no undamaged one of that step.
     """
-    trained = load_trained(workdir, step)
+    trained = load_model(workdir, step)
     config = trained.config
     query, gallery = open_splits(dataset, data_dir, config)
     embeddings = tuple(

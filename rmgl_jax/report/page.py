@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 from rich.console import Console
 
+from data_prep.files import write_text
 from rmgl_jax import __version__
-from rmgl_jax.command_line import write_text
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.evaluation.result import MEASURES, EvaluationResult, measures
 from rmgl_jax.models.partition import receptive_field
@@ -20,8 +20,8 @@ from rmgl_jax.report.pictures import data_uri, thumbnail
 from rmgl_jax.report.receptive_regions import receptive_regions
 from rmgl_jax.report.response_maps import overlay
 from rmgl_jax.report.run_card import changed_fields, run_card
-from rmgl_jax.training.journal import LOG_NAME, read_metrics
-from rmgl_jax.training.workdir import read_config
+from rmgl_jax.training.logger import LOG_NAME, read_metrics
+from rmgl_jax.training.run_directory import read_config
 
 REPORT_NAME = "report.html"
 RESULT_NAME = "result.json"

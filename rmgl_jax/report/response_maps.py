@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rmgl_jax.config import ModelConfig
-from rmgl_jax.data.normalisation import normalise
+from rmgl_jax.data.normalization import normalize
 from rmgl_jax.models.rmgl import RMGL
 
 
@@ -19,7 +19,7 @@ def last_maps(
     config: ModelConfig, variables: Mapping[str, Any], images: jax.Array
 ) -> dict[str, jax.Array]:
     """Last maps of uint8 images [B, H, W, 3]: `{"local2/original": [B, h, w, C], ...}`."""
-    return RMGL(config).apply(variables, normalise(images), method="feature_maps")
+    return RMGL(config).apply(variables, normalize(images), method="feature_maps")
 
 
 def responses(maps: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def responses(maps: np.ndarray) -> np.ndarray:
 
 
 def overlay(pixels: np.ndarray, response: np.ndarray, height: int) -> np.ndarray:
-    """An image with its response over it as a colour map, from dark (none) to yellow.
+    """An image with its response over it as a color map, from dark (none) to yellow.
 
     Args:
         pixels: uint8 [H, W, 3].
@@ -47,6 +47,6 @@ def overlay(pixels: np.ndarray, response: np.ndarray, height: int) -> np.ndarray
     image = Image.fromarray(np.asarray(pixels)).resize(size, Image.Resampling.BICUBIC)
     smooth = Image.fromarray(response.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     heat = matplotlib.colormaps["inferno"](np.clip(np.asarray(smooth), 0.0, 1.0))[..., :3]
-    # The image is taken grey: its own colours would be read as response.
-    grey = np.asarray(image.convert("L"), np.float32)[..., None] / 255
-    return np.round(255 * (0.4 * grey + 0.6 * heat)).astype(np.uint8)
+    # The image is taken gray: its own colors would be read as response.
+    gray = np.asarray(image.convert("L"), np.float32)[..., None] / 255
+    return np.round(255 * (0.4 * gray + 0.6 * heat)).astype(np.uint8)

@@ -12,7 +12,7 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.models.rmgl import feature_layout
 from rmgl_jax.report.curves import series
-from rmgl_jax.training.provenance import read_provenance
+from rmgl_jax.training.run_info import read_run_info
 
 
 def run_card(
@@ -40,14 +40,14 @@ def run_card(
             "none: from random" if config.pretrained == "none" else config.pretrained,
         ),
         ("seed", str(train.seed)),
-        ("batch", f"{train.persons} persons x {train.images} images"),
+        ("batch", f"{train.num_ids} persons x {train.num_instances} images"),
     ]
     steps = max((int(record["step"]) for record in records), default=0)
     card.append(("trained", f"{steps:,} steps; {train.epochs} epochs are the whole run"))
     _, speeds = series(records, "train", "images_per_second")
     if len(speeds):
         card.append(("training speed", f"{np.median(speeds):,.0f} images/s (median)"))
-    made = read_provenance(workdir)
+    made = read_run_info(workdir)
     for name in ("command", "commit", "device", "versions"):
         card.append((name, made.get(name) or "not recorded"))
     return card

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmgl_jax.config import RandomShiftingConfig
-from rmgl_jax.data.placement import Box, Placement, place
+from rmgl_jax.data.geometric import Box, Placement, place
 from rmgl_jax.data.shifting import draw_shifting
 
 

@@ -1,1 +1,1 @@
-"""Losses, optimiser, the pure training step and the loop around it."""
+"""Losses, optimizer, the pure training step and the loop around it."""

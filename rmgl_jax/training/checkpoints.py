@@ -28,7 +28,7 @@ class Restored(NamedTuple):
 
     state: TrainState
     step: int
-    passed_over: tuple[int, ...]
+    skipped: tuple[int, ...]
     """Steps of later checkpoints that were damaged."""
 
 
@@ -168,20 +168,20 @@ def restore(
         )
     candidates = steps if step is None else [step]
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    passed_over: list[int] = []
+    skipped: list[int] = []
     for candidate in candidates:
         try:
             state = _read(manager, candidate, abstract)
-            return Restored(state, candidate, tuple(passed_over))
+            return Restored(state, candidate, tuple(skipped))
         except Exception as error:  # Whatever Orbax or TensorStore make of damaged files.
             logger.warning(
                 "The checkpoint of step %d can't be used: %s", candidate, _first_line(error)
             )
-            passed_over.append(candidate)
-    if passed_over:
+            skipped.append(candidate)
+    if skipped:
         raise CheckpointError(
             f"No checkpoint in {manager.directory} can be used; those of steps "
-            f"{sorted(passed_over)} are damaged or of another model. Move them away to start anew."
+            f"{sorted(skipped)} are damaged or of another model. Move them away to start anew."
         )
     return None
 

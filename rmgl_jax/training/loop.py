@@ -20,13 +20,13 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
 from rmgl_jax.data.store import Split
 from rmgl_jax.training import checkpoints
-from rmgl_jax.training.journal import Journal
+from rmgl_jax.training.logger import MetricLogger
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.processes import claim_together
+from rmgl_jax.training.processes import init_run_directory_together
 from rmgl_jax.training.step import ParallelStep, TrainState, create_state, make_train_step
 from rmgl_jax.training.throughput import peak_flops, step_flops
 
-Initialise = Callable[[dict[str, Any]], dict[str, Any]]
+Initialize = Callable[[dict[str, Any]], dict[str, Any]]
 """From fresh variables (`params`, `batch_stats`) to those that training starts from."""
 Evaluate = Callable[[dict[str, Any]], dict[str, float]]
 """From variables to metrics by name; `mean_ap` among them decides which checkpoint is the best."""
@@ -45,14 +45,14 @@ def train(
     split: Split,
     workdir: Path,
     *,
-    initialise: Initialise | None = None,
+    initialize: Initialize | None = None,
     evaluate: Evaluate | None = None,
     console: Console | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> TrainState:
     """Trains to the end of `config.train.epochs`, going on from the work directory's checkpoints.
 
-    The run is a pure function of `config`, `split` and what `initialise` loads: interrupted and
+    The run is a pure function of `config`, `split` and what `initialize` loads: interrupted and
     resumed at any step it ends with the same bits. On several processes every one calls this with
     the same arguments; process 0 writes the logs.
 
@@ -60,7 +60,7 @@ def train(
         config: the experiment.
         split: training images.
         workdir: for `config.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
-        initialise: e.g. loads a pretrained backbone. Not called when a checkpoint is there.
+        initialize: e.g. loads a pretrained backbone. Not called when a checkpoint is there.
         evaluate: called every `config.train.evaluate_every` epochs and at the end.
         console: for the progress bar and messages; None is silent.
         on_step: called with the number of steps done after each, for tests.
@@ -75,9 +75,9 @@ def train(
     _check_split(config, split)
     chief = jax.process_index() == 0
     settings = config.train
-    per_epoch = steps_per_epoch(split.labels, settings.persons, settings.images)
+    per_epoch = steps_per_epoch(split.labels, settings.num_ids, settings.num_instances)
     total = settings.epochs * per_epoch
-    claim_together(config, workdir)
+    init_run_directory_together(config, workdir)
 
     step = make_train_step(config, per_epoch)
     key = jax.random.key(settings.seed)
@@ -85,7 +85,7 @@ def train(
         manager = stack.enter_context(
             checkpoints.open_checkpoints(workdir / "checkpoints", settings.keep_checkpoints)
         )
-        state, start, messages = _start(config, per_epoch, step, manager, initialise)
+        state, start, messages = _start(config, per_epoch, step, manager, initialize)
         if start >= total:
             return state
         batches = _batches(config, split, start, total, per_epoch)
@@ -94,22 +94,24 @@ def train(
         # Compiled once, ahead of time: another shape later would be an error, not a second program.
         run = lowered.compile()
         terminated = stack.enter_context(_sigterm())
-        journal = stack.enter_context(Journal(workdir, total, start, console)) if chief else None
-        if journal is not None:
+        logger = (
+            stack.enter_context(MetricLogger(workdir, total, start, console)) if chief else None
+        )
+        if logger is not None:
             for message in messages:
-                journal.say(message)
+                logger.say(message)
         clock = _Clock(
-            settings.persons * settings.images,
+            settings.num_ids * settings.num_instances,
             step_flops(lowered, step.flops_shards),
             peak_flops(jax.devices()[0].device_kind, config.model.dtype),
         )
 
         def report(done: int, metrics: dict[str, jax.Array]) -> None:
             values = _checked(done, metrics, manager.latest_step()) | clock.tick()
-            if journal is not None:
-                journal.record(done, values, "train")
+            if logger is not None:
+                logger.record(done, values, "train")
                 epoch = f"{(done - 1) // per_epoch + 1}/{settings.epochs}"
-                journal.show(done, epoch, _describe(done, total, values))
+                logger.show(done, epoch, _describe(done, total, values))
 
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, total + 1):
@@ -139,16 +141,16 @@ def train(
             if evaluating:
                 values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
                 mean_ap = values.get("mean_ap")
-                if journal is not None:
-                    journal.record(done, values, "eval")
+                if logger is not None:
+                    logger.record(done, values, "eval")
                     shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
-                    journal.say(f"epoch {epoch}: {shown}")
+                    logger.say(f"epoch {epoch}: {shown}")
             checkpoints.save(manager, state, mean_ap)
             clock.restart()
             if stopping:
                 checkpoints.finish(manager)
-                if journal is not None:
-                    journal.say(f"Stopped by SIGTERM; the state of step {done} is saved.")
+                if logger is not None:
+                    logger.say(f"Stopped by SIGTERM; the state of step {done} is saved.")
                 raise Interrupted(143)
     return state
 
@@ -158,7 +160,7 @@ def _start(
     per_epoch: int,
     step: ParallelStep,
     manager: CheckpointManager,
-    initialise: Initialise | None,
+    initialize: Initialize | None,
 ) -> tuple[TrainState, int, list[str]]:
     """The state to go on from, its step, and what to tell about it."""
     fresh = create_state(
@@ -166,12 +168,12 @@ def _start(
     )
     restored = checkpoints.restore(manager, step.replicate(fresh))
     if restored is None:
-        if initialise is not None:
-            variables = initialise({"params": fresh.params, "batch_stats": fresh.batch_stats})
+        if initialize is not None:
+            variables = initialize({"params": fresh.params, "batch_stats": fresh.batch_stats})
             fresh = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
         return step.replicate(fresh), 0, []
     messages = [f"Going on from step {restored.step} of {config.train.epochs * per_epoch}."]
-    for damaged in restored.passed_over:
+    for damaged in restored.skipped:
         # Its step will be saved anew.
         manager.delete(damaged)
         messages.insert(0, f"The checkpoint of step {damaged} was damaged and is removed.")
@@ -228,8 +230,8 @@ def _batches(
         if epoch != epoch_of_order:
             order = identity_batches(
                 split.labels,
-                settings.persons,
-                settings.images,
+                settings.num_ids,
+                settings.num_instances,
                 settings.seed,
                 epoch,
                 process_index=jax.process_index(),
@@ -241,7 +243,7 @@ def _batches(
 
 
 class _Clock:
-    """Images a second and utilisation, over the time between reported steps."""
+    """Images a second and utilization, over the time between reported steps."""
 
     def __init__(self, images: int, flops: float | None, peak: float | None) -> None:
         self._images, self._flops = images, flops

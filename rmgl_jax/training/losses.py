@@ -84,8 +84,8 @@ def batch_hard_triplet_loss(
 
     # |a - c|^2 up to |a|^2, which is the same for all candidates of an anchor. Around the mean,
     # since distances do not change with the origin but rounding grows with the distance to it.
-    centre = candidates.mean(axis=0, keepdims=True)
-    fixed, others = lax.stop_gradient((features - centre, candidates - centre))
+    center = candidates.mean(axis=0, keepdims=True)
+    fixed, others = lax.stop_gradient((features - center, candidates - center))
     gram = jnp.matmul(fixed, others.T, precision=_PRECISE)
     closeness = jnp.sum(jnp.square(others), axis=-1)[None, :] - 2.0 * gram
     farthest_positive = jnp.argmax(jnp.where(positives, closeness, -jnp.inf), axis=1)

@@ -7,11 +7,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rmgl_jax.config import ExperimentConfig
-from rmgl_jax.training.workdir import CONFIG_NAME, claim
+from rmgl_jax.training.run_directory import CONFIG_NAME, init_run_directory
 
 
-def claim_together(config: ExperimentConfig, workdir: Path) -> None:
-    """`claim` by process 0; all others must find what it wrote, and have the same configuration.
+def init_run_directory_together(config: ExperimentConfig, workdir: Path) -> None:
+    """Runs `init_run_directory` on process 0 and checks its result on all others.
 
     What fails on one process ends all: else they would wait for each other in the first step, or
     in the first checkpoint.
@@ -23,7 +23,7 @@ def claim_together(config: ExperimentConfig, workdir: Path) -> None:
         RuntimeError: if another process raised one of these.
     """
     if jax.process_count() == 1:
-        return claim(config, workdir)
+        return init_run_directory(config, workdir)
     for write in (True, False):  # process 0 first
         problem = None
         if write == (jax.process_index() == 0):
@@ -40,7 +40,7 @@ def claim_together(config: ExperimentConfig, workdir: Path) -> None:
 
 def _attempt(config: ExperimentConfig, workdir: Path, write: bool) -> ValueError | OSError | None:
     try:
-        claim(config, workdir, write)
+        init_run_directory(config, workdir, write)
         if not (workdir / CONFIG_NAME).is_file():
             raise FileNotFoundError(
                 f"Process {jax.process_index()} does not find the {CONFIG_NAME} that process 0 "

@@ -39,7 +39,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(
     model: ModelConfig, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """A freshly initialised state; the same seed gives the same state."""
+    """A freshly initialized state; the same seed gives the same state."""
     images = jnp.zeros((1, *model.image_size, 3), jnp.float32)
 
     @jax.jit
@@ -78,12 +78,12 @@ def train_step(
         state: see `TrainState`.
         batch: see `Batch`; this device's part if `axis_name` is given.
         key: of the whole run.
-        model: its `axis_name` says whether batch statistics are synchronised.
+        model: its `axis_name` says whether batch statistics are synchronized.
         optimizer: as made by `make_optimizer`.
         schedule: the learning rate, for the metrics.
         augmentation: of the images.
         loss: terms of Eq. 4.
-        accumulate: parts the batch is cut into, one after another. Each part is normalised and
+        accumulate: parts the batch is cut into, one after another. Each part is normalized and
             mined on its own (over all devices if they are asked), and the gradient is their mean.
         axis_name: mapped axis over which gradients and metrics are averaged.
         mining_axis: mapped axis over which triplets are mined.
@@ -137,7 +137,7 @@ def train_step(
 
     if axis_name is not None:
         grads = lax.pmean(grads, axis_name)
-        # Already equal on all devices if statistics are synchronised; their mean otherwise, so
+        # Already equal on all devices if statistics are synchronized; their mean otherwise, so
         # that the state stays one.
         batch_stats = lax.pmean(batch_stats, axis_name)
         metrics = lax.pmean(metrics, axis_name)
@@ -183,7 +183,7 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
     )
     step = partial(
         bound,
-        model=RMGL(config.model, axis_name=AXIS if train.batch_norm == "synchronised" else None),
+        model=RMGL(config.model, axis_name=AXIS if train.batch_norm == "synchronized" else None),
         axis_name=AXIS,
         mining_axis=AXIS if train.mining == "global" else None,
     )
@@ -226,19 +226,19 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
 
 def _check_division(config: ExperimentConfig, devices: int, processes: int) -> None:
     train = config.train
-    size = train.persons * train.images
+    size = train.num_ids * train.num_instances
     if size % (devices * train.accumulate):
         raise ValueError(
-            f"A batch of {train.persons} persons x {train.images} images = {size} rows can't be "
-            f"spread over {devices} devices x {train.accumulate} accumulated parts."
+            f"A batch of {train.num_ids} identities x {train.num_instances} images = {size} rows "
+            f"can't be spread over {devices} devices x {train.accumulate} accumulated parts."
         )
-    if train.persons % processes:
+    if train.num_ids % processes:
         raise ValueError(
-            f"{train.persons} persons can't be shared out whole to {processes} processes."
+            f"{train.num_ids} persons can't be shared out whole to {processes} processes."
         )
     whole = devices * train.accumulate
-    if train.persons % whole and (train.mining == "per_device" or train.accumulate > 1):
+    if train.num_ids % whole and (train.mining == "per_device" or train.accumulate > 1):
         raise ValueError(
-            f"{train.persons} persons can't be cut into {whole} parts of whole persons, as mining "
+            f"{train.num_ids} persons can't be cut into {whole} parts of whole persons, as mining "
             "within a part needs."
         )

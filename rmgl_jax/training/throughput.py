@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation: what a device could do at most, and what a step asks of it."""
+"""Model FLOPs utilization: what a device could do at most, and what a step asks of it."""
 
 from typing import Any
 

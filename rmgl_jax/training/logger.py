@@ -38,7 +38,7 @@ def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
     return records
 
 
-class Journal:
+class MetricLogger:
     """Writes a run's records. A context manager; only process 0 of a pod should have one.
 
     Args:
@@ -86,7 +86,7 @@ class Journal:
             "train", total=steps, completed=resumed_at, epoch="-", text="compiling the step"
         )
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricLogger":
         self._progress.start()
         return self
 

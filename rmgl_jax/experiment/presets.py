@@ -9,7 +9,7 @@ from rmgl_jax.config import (
     ExperimentConfig,
     ModelConfig,
     OptimizerConfig,
-    Path,
+    PathName,
     RandomShiftingConfig,
     TrainConfig,
 )
@@ -50,7 +50,7 @@ def small(dataset: str, epochs: int) -> ExperimentConfig:
             decay_epochs=(round(0.6 * epochs), round(0.85 * epochs)),
             weight_decay=5e-4,
         ),
-        train=TrainConfig(epochs=epochs, persons=16, images=4, evaluate_every=epochs // 3),
+        train=TrainConfig(epochs=epochs, num_ids=16, num_instances=4, evaluate_every=epochs // 3),
         eval=EvalConfig(batch_size=128),
     )
 
@@ -61,7 +61,7 @@ def tiny(dataset: str) -> ExperimentConfig:
     return replace(
         base,
         model=replace(base.model, width=4, embed_dim=16),
-        train=replace(base.train, persons=8),
+        train=replace(base.train, num_ids=8),
     )
 
 
@@ -78,7 +78,7 @@ def of_sweeps(dataset: str) -> dict[str, ExperimentConfig]:
 def components(
     base: ExperimentConfig,
     granularities: tuple[int, ...],
-    paths: tuple[Path, ...] = ("original",),
+    paths: tuple[PathName, ...] = ("original",),
     abp: bool = False,
     rsa: bool = False,
 ) -> ExperimentConfig:

@@ -12,18 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.run import (
-    DistributedOptions,
-    errors_as_sentences,
-    quiet_libraries,
-    start_jax,
-    write_text,
-)
+from data_prep.files import write_text
 from rmgl_jax.config import EvalConfig
+from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
 if TYPE_CHECKING:  # Importing these asks jax for its devices.
     from rmgl_jax.evaluation.result import EvaluationResult
-    from rmgl_jax.evaluation.trained import Trained
+    from rmgl_jax.export.model_file import TrainedModel
 
 PairNumbers = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Published numbers in percent by the set that is trained on, that tested on, and measure."""
@@ -82,8 +77,8 @@ def evaluate_main(description: str) -> None:
     """The command line of `experiments.evaluate`."""
     console = Console()
     options = _parse(EvaluateOptions, description, sys.argv[1:])
-    quiet_libraries()
-    with errors_as_sentences(console):
+    silence_loggers()
+    with report_errors(console):
         start_jax(DistributedOptions())
         evaluate_run(options, console)
 
@@ -94,8 +89,8 @@ def table_main(
     """The command line of `experiments.table4_cross_dataset`."""
     console = Console()
     options = _parse(TableOptions, description, sys.argv[1:])
-    quiet_libraries()
-    with errors_as_sentences(console):
+    silence_loggers()
+    with report_errors(console):
         start_jax(DistributedOptions())
         cross_table(options, paper, console, others)
 
@@ -105,7 +100,7 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> "EvaluationResul
 
     Raises:
         FileNotFoundError: the work directory, its checkpoints or the data set are not there.
-        ValueError: the data set has no query or no gallery; see also `load_trained`.
+        ValueError: the data set has no query or no gallery; see also `load_model`.
     """
     from data_prep import prepare_dataset
     from rmgl_jax.evaluation.result import print_results
@@ -140,7 +135,7 @@ def cross_table(
     Raises:
         FileNotFoundError: the work directory or its checkpoints are not there.
         ValueError: no data set is prepared; or some could not be evaluated, which is said after
-            the table of the others. See also `load_trained`.
+            the table of the others. See also `load_model`.
     """
     from data_prep import prepare_dataset
 
@@ -211,14 +206,14 @@ def _parse(kind: type, description: str, arguments: Sequence[str]) -> Any:
     return tyro.cli(kind, prog=program, args=arguments, description=description)
 
 
-def _load(options: _CheckpointOptions) -> "Trained":
-    from rmgl_jax.evaluation.trained import load_trained
+def _load(options: _CheckpointOptions) -> "TrainedModel":
+    from rmgl_jax.export.model_file import load_model
 
-    return load_trained(options.checkpoint.expanduser(), options.step, options.best)
+    return load_model(options.checkpoint.expanduser(), options.step, options.best)
 
 
 def _evaluate(
-    trained: "Trained",
+    trained: "TrainedModel",
     options: _CheckpointOptions,
     builder: Any,
     console: Console,
@@ -246,7 +241,7 @@ def _evaluate(
 
 
 def _read_pair(
-    path: Path, trained: "Trained", options: TableOptions, builder: Any
+    path: Path, trained: "TrainedModel", options: TableOptions, builder: Any
 ) -> "EvaluationResult | None":
     """The result in a file, if it is just what would be evaluated now."""
     from rmgl_jax.evaluation.result import EvaluationResult
@@ -293,7 +288,7 @@ def _table(results: "Sequence[EvaluationResult]", published: PairNumbers) -> Tab
 
     first = results[0]
     title = [
-        f"Trained on {first.trained_on}: {first.checkpoint}, step {first.step}; in percent",
+        f"TrainedModel on {first.trained_on}: {first.checkpoint}, step {first.step}; in percent",
         "embeddings of image and mirror averaged" if first.flipped else "not flipped",
     ]
     if first.reranked is not None:

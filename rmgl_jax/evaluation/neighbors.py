@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of all images among all, in tiles, without an N x N matrix.
+"""Exact nearest neighbors of all images among all, in tiles, without an N x N matrix.
 
 A tile of distances is computed once and serves both its rows and its columns. That halves the
 products, and makes d(i, j) and d(j, i) the same number.
@@ -15,13 +15,13 @@ from rmgl_jax.evaluation.distances import unit_distances
 
 # Side of a square tile.
 _TILE = 1024
-# A neighbour is one number: the bits of its distance above its index. Distances are not negative,
+# A neighbor is one number: the bits of its distance above its index. Distances are not negative,
 # so their bits have their order, and comparing the numbers compares (distance, index).
 _INDEX_BITS = np.uint64(32)
 _NOBODY = np.uint64(int(np.float32(np.inf).view(np.uint32)) << 32 | 0xFFFFFFFF)
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The nearest of every image."""
 
     indices: np.ndarray
@@ -32,14 +32,14 @@ class Neighbours(NamedTuple):
     """[N] the largest distance of each image from any."""
 
 
-def nearest_neighbours(
+def nearest_neighbors(
     parts: Sequence[np.ndarray], k: int, between: np.ndarray | None = None
-) -> Neighbours:
+) -> Neighbors:
     """The k nearest others of every image by `unit_distances`, and the distance of its farthest.
 
     Args:
         parts: embeddings [M, E] in one or several arrays, numbered through; N in all, at least 2.
-        k: neighbours beside the image itself; no more than N - 1 are found.
+        k: neighbors beside the image itself; no more than N - 1 are found.
         between: filled with the distances between the first part and the second, if given.
 
     Returns:
@@ -74,7 +74,7 @@ def nearest_neighbours(
     nearest.sort(axis=1)
     itself = np.arange(n, dtype=np.int32)[:, None]
     others = nearest.astype(np.uint32).astype(np.int32)  # the lower half
-    return Neighbours(
+    return Neighbors(
         indices=np.concatenate([itself, others], axis=1),
         distances=np.concatenate([np.zeros((n, 1), np.float32), _distances(nearest)], axis=1),
         farthest=farthest,
@@ -86,7 +86,7 @@ def _tiles(
 ) -> Iterator[tuple[slice, slice, jax.Array, jax.Array, jax.Array]]:
     """Tiles on and above the diagonal: rows, columns, distances, their row and column maxima.
 
-    Those on it come first: each image then has neighbours, so that most of the others are passed
+    Those on it come first: each image then has neighbors, so that most of the others are passed
     over by one comparison.
     """
     cuts, start = [], 0
@@ -112,8 +112,8 @@ def _tile(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array, ja
     return distances, distances.max(axis=1), distances.max(axis=0)
 
 
-def _distances(neighbours: np.ndarray) -> np.ndarray:
-    return (neighbours >> _INDEX_BITS).astype(np.uint32).view(np.float32)
+def _distances(neighbors: np.ndarray) -> np.ndarray:
+    return (neighbors >> _INDEX_BITS).astype(np.uint32).view(np.float32)
 
 
 def _limits(nearest: np.ndarray) -> np.ndarray:

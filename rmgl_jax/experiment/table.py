@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from experiments.rows import RERANKED, Row, Sweep
-from rmgl_jax.command_line import write_text
+from data_prep.files import write_text
+from rmgl_jax.experiment.results import RERANKED, Row, Sweep
 
 if TYPE_CHECKING:
-    from experiments.sweep import SweepOptions
     from rmgl_jax.evaluation.result import EvaluationResult
+    from rmgl_jax.experiment.sweep import SweepOptions
 
 OURS = ("rank-1", "mAP (step)", "mAP (official)")
 SIGNIFICANT = 0.05
@@ -62,7 +62,7 @@ def show(
         console.print(note, highlight=False, markup=False)
     path = options.workdir.expanduser() / f"{sweep.name}.md"
     if any(row.points for row in results):
-        from experiments.curves import draw
+        from rmgl_jax.experiment.figure import draw
 
         draw(sweep, results, dataset, path.with_suffix(".png"))
         console.print(f"Drawn to {path.with_suffix('.png')}", highlight=False, markup=False)
@@ -199,7 +199,8 @@ def notes_of(
     notes = [
         f"{first.dataset} {first.version}, {first.n_query:,} queries, {first.n_gallery:,} gallery "
         f"images; preset {options.preset}: {size}, {config.train.epochs} epochs of batches of "
-        f"{config.train.persons} x {config.train.images}, stages of {config.model.depth} blocks, "
+        f"{config.train.num_ids} x {config.train.num_instances}, stages of "
+        f"{config.model.depth} blocks, "
         f"width {config.model.width}. The result is that of the last step.",
         _TEST,
     ]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import jax
 
-from rmgl_jax.command_line import write_text
+from data_prep.files import write_text
 
-PROVENANCE_NAME = "run.json"
+RUN_INFO_NAME = "run.json"
 
 
-def provenance() -> dict[str, str | None]:
+def run_info() -> dict[str, str | None]:
     """Command line, commit of this code, devices and versions of the running process."""
     devices = jax.devices()
     return {
@@ -28,23 +28,23 @@ def provenance() -> dict[str, str | None]:
     }
 
 
-def note_provenance(workdir: Path) -> None:
+def save_run_info(workdir: Path) -> None:
     """Writes `provenance` into the work directory of a run that this process has finished.
 
     What a process before this one wrote stays.
     """
-    path = workdir / PROVENANCE_NAME
+    path = workdir / RUN_INFO_NAME
     if not path.exists():
-        write_text(path, json.dumps(provenance(), indent=1) + "\n")
+        write_text(path, json.dumps(run_info(), indent=1) + "\n")
 
 
-def read_provenance(workdir: Path) -> dict[str, str | None]:
+def read_run_info(workdir: Path) -> dict[str, str | None]:
     """What a run recorded of its making; nothing if it recorded nothing.
 
     Raises:
         ValueError: if the record is damaged.
     """
-    path = workdir / PROVENANCE_NAME
+    path = workdir / RUN_INFO_NAME
     if not path.exists():
         return {}
     try:

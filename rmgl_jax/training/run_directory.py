@@ -16,7 +16,7 @@ class ConfigChangedError(ValueError):
     """The work directory holds a run of another configuration."""
 
 
-def claim(config: ExperimentConfig, workdir: Path, write: bool = True) -> None:
+def init_run_directory(config: ExperimentConfig, workdir: Path, write: bool = True) -> None:
     """Makes the work directory `config`'s, or refuses if it is another's.
 
     Args:

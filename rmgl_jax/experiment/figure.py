@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.comparison import plain, values
-from experiments.rows import Row, Sweep
+from rmgl_jax.experiment.results import Row, Sweep
+from rmgl_jax.experiment.table import plain, values
 
 if TYPE_CHECKING:
     from rmgl_jax.evaluation.result import EvaluationResult
@@ -43,13 +43,13 @@ def draw(
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, measure in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         for number, (name, line) in enumerate(lines(results, dataset, measure).items()):
-            colour = f"C{number}"
+            color = f"C{number}"
             if line.ours:
                 x, mean, spread = zip(*line.ours, strict=True)
-                axes.errorbar(x, mean, spread, marker="o", capsize=3, color=colour, label=name)
+                axes.errorbar(x, mean, spread, marker="o", capsize=3, color=color, label=name)
             if line.paper:
                 x, mean = zip(*line.paper, strict=True)
-                axes.plot(x, mean, "x", color=colour, label=f"{name}, paper")
+                axes.plot(x, mean, "x", color=color, label=f"{name}, paper")
         if names := _names(results):
             axes.set_xticks(range(len(names)), names)
         axes.set_xlabel(sweep.x_label)

@@ -1,4 +1,4 @@
-"""The rivals of RSA (Table VI) that change pixels where they are: random erasing, colour jitter."""
+"""The rivals of RSA (Table VI) that change pixels where they are: random erasing, color jitter."""
 
 from functools import partial
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmgl_jax.config import ColorJitterConfig, RandomErasingConfig
-from rmgl_jax.data.normalisation import MEAN
-from rmgl_jax.data.placement import Box
+from rmgl_jax.data.geometric import Box
+from rmgl_jax.data.normalization import MEAN
 from rmgl_jax.data.uniform import scale, start
 
 _ATTEMPTS = 10
-_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's conversion to grey
+_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's conversion to gray
 
 
 def draw_erasing(key: jax.Array, height: int, width: int, config: RandomErasingConfig) -> Box:
@@ -42,7 +42,7 @@ def draw_erasing(key: jax.Array, height: int, width: int, config: RandomErasingC
 
 
 def erase(images: jax.typing.ArrayLike, box: Box) -> jax.Array:
-    """Overwrites each image's box, [B] each, with ImageNet's mean colour, which normalises to 0."""
+    """Overwrites each image's box, [B] each, with ImageNet's mean color, which normalizes to 0."""
     images = jnp.asarray(images, jnp.float32)
     _, height, width, _ = images.shape
     top, left, box_height, box_width = (jnp.asarray(x)[:, None, None, None] for x in box)
@@ -50,8 +50,8 @@ def erase(images: jax.typing.ArrayLike, box: Box) -> jax.Array:
     column = jnp.arange(width)[None, None, :, None]
     inside = (row >= top) & (row < top + box_height) & (column >= left)
     inside &= column < left + box_width
-    colour = np.float32(255 * np.array(MEAN)).reshape(1, 1, 1, 3)
-    return jnp.where(inside, colour, images)
+    color = np.float32(255 * np.array(MEAN)).reshape(1, 1, 1, 3)
+    return jnp.where(inside, color, images)
 
 
 def random_erasing(
@@ -80,24 +80,24 @@ def draw_jitter(key: jax.Array, config: ColorJitterConfig) -> jax.Array:
     return jnp.where(apply < config.probability, jnp.stack(drawn), 1.0)
 
 
-def adjust_colours(images: jax.typing.ArrayLike, factors: jax.Array) -> jax.Array:
+def adjust_colors(images: jax.typing.ArrayLike, factors: jax.Array) -> jax.Array:
     """Scales brightness, then contrast, then saturation by each image's factors, [B, 3].
 
-    Brightness scales the distance to black, contrast to the mean grey of the image, saturation to
-    each pixel's own grey. Each result is kept within 0..255.
+    Brightness scales the distance to black, contrast to the mean gray of the image, saturation to
+    each pixel's own gray. Each result is kept within 0..255.
     """
     images = jnp.asarray(images, jnp.float32)
     brightness, contrast, saturation = (factors[:, i, None, None, None] for i in range(3))
 
-    def grey(images: jax.Array) -> jax.Array:
+    def gray(images: jax.Array) -> jax.Array:
         return (images * _LUMA.reshape(1, 1, 1, 3)).sum(axis=-1, keepdims=True)
 
     def blend(images: jax.Array, other: jax.typing.ArrayLike, factor: jax.Array) -> jax.Array:
         return jnp.clip(factor * images + (1.0 - factor) * other, 0.0, 255.0)
 
     images = blend(images, 0.0, brightness)
-    images = blend(images, grey(images).mean(axis=(1, 2), keepdims=True), contrast)
-    return blend(images, grey(images), saturation)
+    images = blend(images, gray(images).mean(axis=(1, 2), keepdims=True), contrast)
+    return blend(images, gray(images), saturation)
 
 
 def color_jitter(
@@ -107,4 +107,4 @@ def color_jitter(
 
     Args and result as of `random_erasing`.
     """
-    return adjust_colours(images, jax.vmap(partial(draw_jitter, config=config))(keys))
+    return adjust_colors(images, jax.vmap(partial(draw_jitter, config=config))(keys))

@@ -12,31 +12,13 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from rmgl_jax.command_line import (
-    errors_as_sentences,
-    keep_compiled_programs,
-    quiet_libraries,
-    write_text,
-)
+from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
-from rmgl_jax.host_memory import keep_freed_pages
+from rmgl_jax.evaluation.result import PaperNumbers
+from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
 PaperNumbers = Mapping[str, Mapping[str, float]]
 """Published numbers in percent, as `evaluation.result.print_results` takes them."""
-
-
-@dataclass(frozen=True)
-class DistributedOptions:
-    """Several processes (hosts): see docs/pods.md."""
-
-    enabled: bool = False
-    """Calls `jax.distributed.initialize`, which on TPU pods and under Slurm needs nothing more."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, where nothing tells jax."""
-    processes: int | None = None
-    """Their number, with `coordinator`."""
-    process: int | None = None
-    """This one's number, from 0, with `coordinator`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,7 @@ class RunOptions:
     weights: Path | None = None
     """ImageNet weights of the backbone (.safetensors, .pth); without, it starts from random."""
     baselines: bool = False
-    """Also ranks by raw pixels and by colour histograms: the floor a network must rise above."""
+    """Also ranks by raw pixels and by color histograms: the floor a network must rise above."""
     figures: bool = False
     """Ends by writing report.html with pictures, of real people too if the data set has them."""
     distributed: DistributedOptions = field(default_factory=DistributedOptions)
@@ -74,8 +56,8 @@ def main(presets: Mapping[str, ExperimentConfig], paper: PaperNumbers, descripti
     """
     options = parse(presets, description, sys.argv[1:])
     console = Console()
-    quiet_libraries()
-    with errors_as_sentences(console):
+    silence_loggers()
+    with report_errors(console):
         start_jax(options.distributed)
         run(options, paper, console)
 
@@ -127,7 +109,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     from rmgl_jax.evaluation.result import EvaluationResult, print_results
     from rmgl_jax.models.pretrained import load_backbone
     from rmgl_jax.training.loop import train
-    from rmgl_jax.training.provenance import note_provenance
+    from rmgl_jax.training.run_info import save_run_info
 
     if options.figures and jax.process_count() > 1:
         raise ValueError(
@@ -143,7 +125,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     config = dataclasses.replace(config, model=model)
     console.print(_describe(config, train_split, query, gallery), highlight=False)
 
-    def initialise(variables: dict[str, Any]) -> dict[str, Any]:
+    def initialize(variables: dict[str, Any]) -> dict[str, Any]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             variables = load_backbone(options.weights, variables, model)
@@ -177,14 +159,14 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
         config,
         train_split,
         workdir,
-        initialise=initialise if options.weights else None,
+        initialize=initialize if options.weights else None,
         evaluate=measure,
         console=console,
     )
     if not results:  # The run was complete before.
         measure({"params": state.params, "batch_stats": state.batch_stats})
     elif chief:
-        note_provenance(workdir)
+        save_run_info(workdir)
     result = dataclasses.replace(results[-1], step=str(int(state.step)))
     if chief:
         write_text(workdir / "result.json", result.to_json())
@@ -201,11 +183,11 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
 
 def rank_baselines(query: Any, gallery: Any) -> dict[str, Any]:
     """`RankMetrics` of what needs no network, by name."""
-    from rmgl_jax.evaluation.baselines import colour_histogram_embedding, pixel_embedding
+    from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
     from rmgl_jax.evaluation.ranking import rank_features
 
     identities = (query.pids, query.camids, gallery.pids, gallery.camids)
-    methods = {"raw pixels": pixel_embedding, "colour histograms": colour_histogram_embedding}
+    methods = {"raw pixels": pixel_embedding, "color histograms": color_histogram_embedding}
     return {
         name: rank_features(embed(query.images), embed(gallery.images), *identities)
         for name, embed in methods.items()
@@ -245,13 +227,3 @@ def fingerprint(weights: Path | None) -> str:
     if not weights.is_file():
         raise FileNotFoundError(f"There is no weights file {weights}.")
     return f"{weights.name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
-
-
-def start_jax(options: DistributedOptions) -> None:
-    """Readies the host's memory and the compilation cache, and joins the other processes if any."""
-    keep_freed_pages()
-    import jax
-
-    keep_compiled_programs()
-    if options.enabled:
-        jax.distributed.initialize(options.coordinator, options.processes, options.process)

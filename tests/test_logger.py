@@ -1,4 +1,4 @@
-"""The journal has every step once, whatever happened to the run that wrote it."""
+"""The logger has every step once, whatever happened to the run that wrote it."""
 
 import io
 import json
@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
-from rmgl_jax.training.journal import LOG_NAME, Journal, read_metrics
+from rmgl_jax.training.logger import LOG_NAME, MetricLogger, read_metrics
 from tests.full_disk import full_disk
 
 
 def write(workdir, steps, resumed_at=0, **changes):
-    with Journal(workdir, 10, resumed_at) as journal:
+    with MetricLogger(workdir, 10, resumed_at) as logger:
         for step in steps:
-            journal.record(step, {"loss": 1 / step} | changes, "train")
+            logger.record(step, {"loss": 1 / step} | changes, "train")
 
 
 def steps_in(workdir):
@@ -37,9 +37,9 @@ def events(workdir):
 
 
 def test_records_come_back(tmp_path):
-    with Journal(tmp_path, 10) as journal:
-        journal.record(1, {"loss": 0.5, "learning_rate": 1e-5}, "train")
-        journal.record(1, {"mean_ap": 0.25}, "eval")
+    with MetricLogger(tmp_path, 10) as logger:
+        logger.record(1, {"loss": 0.5, "learning_rate": 1e-5}, "train")
+        logger.record(1, {"mean_ap": 0.25}, "eval")
     assert read_metrics(tmp_path) == [
         {"kind": "train", "step": 1, "loss": 0.5, "learning_rate": 1e-5},
         {"kind": "eval", "step": 1, "mean_ap": 0.25},
@@ -59,8 +59,8 @@ def test_nothing_written_is_nothing_read(tmp_path):
 
 def test_a_record_is_in_the_file_at_once(tmp_path):
     """A run that is killed loses none."""
-    with Journal(tmp_path, 10) as journal:
-        journal.record(1, {"loss": 0.5}, "train")
+    with MetricLogger(tmp_path, 10) as logger:
+        logger.record(1, {"loss": 0.5}, "train")
         assert steps_in(tmp_path) == [1]
 
 
@@ -103,15 +103,15 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_a_full_disk_ends_it_and_is_told(first, tmp_path):
     """Whichever of the files meets it first; no writer of its own waits for ever."""
     name = "a" * (100 if first == "events" else 1)
-    journal = Journal(tmp_path, 10)
+    logger = MetricLogger(tmp_path, 10)
     if first == "events":
-        journal._file.close()
-        journal._file = open(os.devnull, "w")  # noqa: SIM115 (the journal closes it)
+        logger._file.close()
+        logger._file = open(os.devnull, "w")  # noqa: SIM115 (the logger closes it)
 
     def run():
-        with journal:
+        with logger:
             for step in range(1, 1000):
-                journal.record(step, {f"{name}{number}": 0.5 for number in range(20)}, "train")
+                logger.record(step, {f"{name}{number}": 0.5 for number in range(20)}, "train")
 
     message = r"The record of step \d+ can't be written to .*: File too large\."
     with full_disk(), pytest.raises(OSError, match=message):
@@ -125,26 +125,26 @@ def test_a_full_disk_ends_it_and_is_told(first, tmp_path):
 
 def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path):
     out = io.StringIO()
-    with Journal(tmp_path, 10, console=Console(file=out, width=80)) as journal:
+    with MetricLogger(tmp_path, 10, console=Console(file=out, width=80)) as logger:
         for step in range(1, 6):
-            journal.show(step, "1/2", f"step {step}/10")
-        journal.say("Evaluated.")
+            logger.show(step, "1/2", f"step {step}/10")
+        logger.say("Evaluated.")
     assert out.getvalue().splitlines() == ["epoch 1/2 · step 1/10", "Evaluated."]
 
 
 def test_on_a_terminal_there_is_a_bar(tmp_path):
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True)
-    with Journal(tmp_path, 10, resumed_at=4, console=console) as journal:
-        journal.show(5, "1/2", "step 5/10")
-        journal.say("Evaluated.")
+    with MetricLogger(tmp_path, 10, resumed_at=4, console=console) as logger:
+        logger.show(5, "1/2", "step 5/10")
+        logger.say("Evaluated.")
     assert "50%" in out.getvalue()
     assert "step 5/10" in out.getvalue()
     assert "Evaluated." in out.getvalue()
 
 
 def test_silent_without_a_console(tmp_path, capsys):
-    with Journal(tmp_path, 10) as journal:
-        journal.show(1, "1/2", "step 1/10")
-        journal.say("Evaluated.")
+    with MetricLogger(tmp_path, 10) as logger:
+        logger.show(1, "1/2", "step 1/10")
+        logger.say("Evaluated.")
     assert capsys.readouterr() == ("", "")

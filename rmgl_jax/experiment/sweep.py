@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from experiments import run as single
-from experiments.rows import RERANKED, Row, Sweep
-from experiments.run import DistributedOptions, PaperNumbers, RunOptions, start_jax
-from rmgl_jax.command_line import errors_as_sentences, quiet_libraries
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.evaluation.result import PaperNumbers
+from rmgl_jax.experiment import run as single
+from rmgl_jax.experiment.results import RERANKED, Row, Sweep
+from rmgl_jax.experiment.run import RunOptions
+from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
 if TYPE_CHECKING:  # Importing this asks jax for its devices.
     from rmgl_jax.evaluation.result import EvaluationResult
@@ -79,8 +80,8 @@ def main(sweep: Sweep, description: str) -> None:
     """
     options = parse(sweep, description, sys.argv[1:])
     console = Console()
-    quiet_libraries()
-    with errors_as_sentences(console):
+    silence_loggers()
+    with report_errors(console):
         start_jax(DistributedOptions())
         run_sweep(sweep, options, console)
 
@@ -122,7 +123,7 @@ def run_sweep(
         ValueError: an option is wrong; the work directory holds runs of another configuration; or
             some rows failed, which are named after the others were run and shown.
     """
-    from experiments.comparison import show
+    from rmgl_jax.experiment.table import show
 
     selected = choose_rows(sweep, options.rows)
     plan, problems = make_plan(selected, options)
@@ -188,7 +189,7 @@ def finished_runs(
         ValueError: one is of another configuration, or they started from different weights.
     """
     from rmgl_jax.evaluation.result import EvaluationResult
-    from rmgl_jax.training.workdir import read_config
+    from rmgl_jax.training.run_directory import read_config
 
     found: dict[Row, list[EvaluationResult]] = {row: [] for row in rows}
     started_from = {}
@@ -230,7 +231,7 @@ def check_plan(plan: Sequence[PlannedRun], drawing: bool = False) -> None:
 
 
 def _differences(planned: PlannedRun, drawing: bool) -> Iterator[str]:
-    from rmgl_jax.training.workdir import CONFIG_NAME, differences, read_config
+    from rmgl_jax.training.run_directory import CONFIG_NAME, differences, read_config
 
     if not planned.result.exists() and not (planned.directory / CONFIG_NAME).exists():
         return

@@ -12,12 +12,12 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.devices import data_mesh
 from rmgl_jax.training import checkpoints
 from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.run_directory import read_config
 from rmgl_jax.training.step import create_state
-from rmgl_jax.training.workdir import read_config
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedModel:
     """What a run has made."""
 
     config: ExperimentConfig
@@ -30,7 +30,7 @@ class Trained:
     """Fingerprint of the whole training state, eight hexadecimal digits."""
 
 
-def load_trained(workdir: Path, step: int | None = None, best: bool = False) -> Trained:
+def load_model(workdir: Path, step: int | None = None, best: bool = False) -> TrainedModel:
     """Reads a checkpoint and writes nothing: the run may be saving the next one meanwhile.
 
     Args:
@@ -63,7 +63,7 @@ def load_trained(workdir: Path, step: int | None = None, best: bool = False) -> 
     if restored is None:
         raise FileNotFoundError(f"{workdir} has no checkpoints yet.")
     state = restored.state
-    return Trained(
+    return TrainedModel(
         config=config,
         variables={"params": state.params, "batch_stats": state.batch_stats},
         step=restored.step,

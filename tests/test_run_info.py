@@ -7,15 +7,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from rmgl_jax.training import provenance as module
-from rmgl_jax.training.provenance import note_provenance, provenance, read_provenance
+from rmgl_jax.training import run_info as module
+from rmgl_jax.training.run_info import read_run_info, run_info, save_run_info
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_it_says_what_ran_where(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ignored", "--workdir", "my runs"])
-    made = provenance()
+    made = run_info()
     # Of this very process, which is pytest's.
     assert made["command"].startswith("python ")
     assert made["command"].endswith(" --workdir 'my runs'")
@@ -29,27 +29,27 @@ def test_the_commit_is_the_checkouts(monkeypatch):
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    commit = provenance()["commit"].removesuffix("-dirty")
+    commit = run_info()["commit"].removesuffix("-dirty")
     assert len(commit) >= 12
     assert head.startswith(commit)
 
 
 def test_an_installed_copy_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    assert provenance()["commit"] is None
+    assert run_info()["commit"] is None
 
 
 def test_the_first_record_stays(monkeypatch, tmp_path):
-    assert read_provenance(tmp_path) == {}
-    note_provenance(tmp_path)
-    first = read_provenance(tmp_path)
+    assert read_run_info(tmp_path) == {}
+    save_run_info(tmp_path)
+    first = read_run_info(tmp_path)
     monkeypatch.setattr(sys, "argv", ["other"])
-    assert first == provenance() | {"command": first["command"]}
-    note_provenance(tmp_path)
-    assert read_provenance(tmp_path) == first
+    assert first == run_info() | {"command": first["command"]}
+    save_run_info(tmp_path)
+    assert read_run_info(tmp_path) == first
 
 
 def test_a_damaged_record_is_said_to_be_so(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        read_provenance(tmp_path)
+        read_run_info(tmp_path)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from experiments.run import PaperNumbers
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.evaluation.result import PaperNumbers
 
 RERANKED = " re-ranked"
 """After a data set's name: what was measured after re-ranking."""

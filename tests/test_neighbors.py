@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rmgl_jax.evaluation import neighbours
-from rmgl_jax.evaluation.neighbours import nearest_neighbours
+from rmgl_jax.evaluation import neighbors
+from rmgl_jax.evaluation.neighbors import nearest_neighbors
 
 
 def signs(rng, n, width=64):
@@ -21,13 +21,13 @@ def brute_force(features, k):
 @pytest.mark.parametrize("tile", [1, 5, 16, 2048])
 @pytest.mark.parametrize("k", [1, 4, 30, 1000])
 def test_agrees_with_a_full_sort_among_ties_and_duplicates(tile, k, monkeypatch):
-    monkeypatch.setattr(neighbours, "_TILE", tile)
+    monkeypatch.setattr(neighbors, "_TILE", tile)
     rng = np.random.default_rng(k)
     features = signs(rng, 60)
     features[rng.integers(0, 60, 30)] = features[7]
     query, gallery = features[:17], features[17:]
     between = np.empty((17, 43), np.float32)
-    indices, distances, farthest = nearest_neighbours((query, gallery), k, between)
+    indices, distances, farthest = nearest_neighbors((query, gallery), k, between)
     want, want_farthest = brute_force(features, k)
     np.testing.assert_array_equal(indices, want)
     np.testing.assert_array_equal(farthest, want_farthest)
@@ -36,21 +36,21 @@ def test_agrees_with_a_full_sort_among_ties_and_duplicates(tile, k, monkeypatch)
     np.testing.assert_array_equal(between, 2 - 2 * query @ gallery.T / 64)
 
 
-def test_many_neighbours_are_in_order(monkeypatch):
-    monkeypatch.setattr(neighbours, "_TILE", 500)
+def test_many_neighbors_are_in_order(monkeypatch):
+    monkeypatch.setattr(neighbors, "_TILE", 500)
     features = signs(np.random.default_rng(0), 1500)
-    indices, _, _ = nearest_neighbours((features,), 1200)
+    indices, _, _ = nearest_neighbors((features,), 1200)
     np.testing.assert_array_equal(indices, brute_force(features, 1200)[0])
 
 
 def test_all_images_the_same():
-    indices, _, farthest = nearest_neighbours((np.ones((5, 4), np.float32),), 2)
+    indices, _, farthest = nearest_neighbors((np.ones((5, 4), np.float32),), 2)
     np.testing.assert_array_equal(indices, [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1], [4, 0, 1]])
     np.testing.assert_array_equal(farthest, np.zeros(5))
 
 
 def test_two_images():
     features = np.eye(2, 3, dtype=np.float32)
-    indices, _, farthest = nearest_neighbours((features[:1], features[1:]), 20)
+    indices, _, farthest = nearest_neighbors((features[:1], features[1:]), 20)
     np.testing.assert_array_equal(indices, [[0, 1], [1, 0]])
     np.testing.assert_array_equal(farthest, [2, 2])

@@ -10,7 +10,7 @@ STD = (0.229, 0.224, 0.225)
 """Their standard deviation."""
 
 
-def normalise(images: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+def normalize(images: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
     """Pixel values 0..255, [..., 3] of any type, scaled to ImageNet's mean and deviation."""
     images = jnp.asarray(images, jnp.float32)
     shape = (1,) * (images.ndim - 1) + (3,)

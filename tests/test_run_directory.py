@@ -7,11 +7,11 @@ import pytest
 
 from experiments import market_rmgl
 from rmgl_jax.config import ExperimentConfig, LossConfig
-from rmgl_jax.training.workdir import (
+from rmgl_jax.training.run_directory import (
     CONFIG_NAME,
     ConfigChangedError,
-    claim,
     differences,
+    init_run_directory,
     read_config,
 )
 from tests.tiny import tiny_config
@@ -30,20 +30,20 @@ CONFIG = tiny_config()
     ],
 )
 def test_the_configuration_comes_back(config, tmp_path):
-    claim(config, tmp_path / "new" / "run")
+    init_run_directory(config, tmp_path / "new" / "run")
     assert read_config(tmp_path / "new" / "run") == config
 
 
 def test_the_same_configuration_is_welcome(tmp_path):
-    claim(CONFIG, tmp_path)
+    init_run_directory(CONFIG, tmp_path)
     before = (tmp_path / CONFIG_NAME).stat()
-    claim(CONFIG, tmp_path)
+    init_run_directory(CONFIG, tmp_path)
     assert (tmp_path / CONFIG_NAME).stat() == before
     assert [path.name for path in tmp_path.iterdir()] == [CONFIG_NAME]
 
 
 def test_another_is_refused_with_every_field_that_differs(tmp_path):
-    claim(CONFIG, tmp_path)
+    init_run_directory(CONFIG, tmp_path)
     other = replace(
         CONFIG,
         dataset="other",
@@ -51,7 +51,7 @@ def test_another_is_refused_with_every_field_that_differs(tmp_path):
         model=replace(CONFIG.model, granularities=(2, 3)),
     )
     with pytest.raises(ConfigChangedError) as refused:
-        claim(other, tmp_path)
+        init_run_directory(other, tmp_path)
     assert str(refused.value) == (
         f"{tmp_path} holds a run of another configuration: dataset was tiny, is now other; "
         "loss.margin was 0.6, is now None; model.granularities was [2], is now [2, 3]. "
@@ -70,7 +70,7 @@ def leaves(config, prefix=""):
 
 
 def test_every_field_counts(tmp_path):
-    claim(CONFIG, tmp_path)
+    init_run_directory(CONFIG, tmp_path)
     path = tmp_path / CONFIG_NAME
     written = json.loads(path.read_text())
     for name in leaves(CONFIG):
@@ -82,7 +82,7 @@ def test_every_field_counts(tmp_path):
         part[last] = "something else"
         path.write_text(json.dumps(changed))
         with pytest.raises(ConfigChangedError, match=rf": {name} was something else, is now"):
-            claim(CONFIG, tmp_path)
+            init_run_directory(CONFIG, tmp_path)
 
 
 def test_differences():
@@ -97,16 +97,16 @@ def test_differences():
 
 
 def test_only_the_writer_makes_the_directory(tmp_path):
-    claim(CONFIG, tmp_path / "run", write=False)
+    init_run_directory(CONFIG, tmp_path / "run", write=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"work directory .*file/run can't be written: .*[Nn]ot a d"):
-        claim(CONFIG, tmp_path / "file" / "run")
+        init_run_directory(CONFIG, tmp_path / "file" / "run")
     with pytest.raises(OSError, match=r"work directory .*/file can't be written: "):
-        claim(CONFIG, tmp_path / "file")
+        init_run_directory(CONFIG, tmp_path / "file")
     assert (tmp_path / "file").read_text() == ""
 
 
@@ -118,7 +118,7 @@ def test_what_is_no_work_directory(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{}"])
 def test_a_damaged_configuration(content, tmp_path):
     (tmp_path / CONFIG_NAME).write_bytes(content)
-    for use in (read_config, lambda workdir: claim(CONFIG, workdir)):
+    for use in (read_config, lambda workdir: init_run_directory(CONFIG, workdir)):
         with pytest.raises(ValueError, match=r"config\.json is damaged: "):
             use(tmp_path)
     assert (tmp_path / CONFIG_NAME).read_bytes() == content

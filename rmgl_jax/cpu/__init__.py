@@ -1,0 +1,1 @@
+"""Programs and settings that exist only because XLA is slow on CPUs."""

@@ -1,0 +1,1 @@
+"""Embedding and searching a user's own person crops."""

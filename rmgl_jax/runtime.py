@@ -1,0 +1,88 @@
+"""Set-up of a command-line process: JAX, logging, and expected errors printed in one line."""
+
+import contextlib
+import errno
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging as absl_logging
+from rich.console import Console
+
+from data_prep.errors import ExpectedError
+from rmgl_jax.cpu.host_memory import keep_freed_pages
+
+# Conditions of the machine, which the user can mend: full, read-only or forbidden storage.
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class DistributedOptions:
+    """Training on several processes (hosts); see docs/pods.md."""
+
+    enabled: bool = False
+    """Call `jax.distributed.initialize`. TPU pods and Slurm need no other option."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where no scheduler provides it."""
+    processes: int | None = None
+    """Number of processes, with `coordinator`."""
+    process: int | None = None
+    """Index of this process, from 0, with `coordinator`."""
+
+
+def start_jax(options: DistributedOptions) -> None:
+    """Configures host memory and the compilation cache, and joins the other processes if any."""
+    keep_freed_pages()
+    enable_compilation_cache()
+    if options.enabled:
+        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that the second start of a program takes seconds."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+@contextlib.contextmanager
+def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
+    """Prints expected errors in one line and exits with status 1.
+
+    Expected are `ExpectedError`s and full, read-only or forbidden storage. Anything else is a bug
+    and keeps its traceback; with `debug` every error does.
+    """
+    try:
+        yield
+    except (ExpectedError, OSError) as error:
+        expected = isinstance(error, ExpectedError) or error.errno in _STORAGE_ERRORS
+        if debug or not expected:
+            raise
+        console.print("[bold red]Error:[/]", end=" ")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(1)
+
+
+def silence_loggers() -> None:
+    """Silences the informational logs of Orbax and TFDS, and asyncio's echoes of their errors."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # When Orbax can't read or write one array it drops the tasks of all others, and Python would
+    # report each of them.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        closed = "Event loop is closed" in str(unraisable.exc_value)
+        if not (closed or inspect.iscoroutine(unraisable.object)):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
