@@ -17,9 +17,6 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.evaluation.result import PaperNumbers
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
-PaperNumbers = Mapping[str, Mapping[str, float]]
-"""Published numbers in percent, as `evaluation.result.print_results` takes them."""
-
 
 @dataclass(frozen=True)
 class RunOptions:
