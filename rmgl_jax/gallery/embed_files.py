@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from PIL import Image
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingFileError
 from data_prep.files import replacing
+from data_prep.names import is_image_name
 from rmgl_jax.export.model_file import load_model
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
@@ -67,9 +67,8 @@ def image_paths(paths: Sequence[Path]) -> Iterator[Path]:
     """Image files: those named, and all in the directories named, sorted by path.
 
     Raises:
-        MissingFileError: a path does not exist, or a directory has no image that Pillow reads.
+        MissingFileError: a path does not exist, or a directory has no image files.
     """
-    suffixes = Image.registered_extensions()
     for path in map(Path.expanduser, paths):
         if not path.is_dir():
             if not path.exists():
@@ -77,9 +76,7 @@ def image_paths(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
             continue
         found = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith(".")
+            file for file in path.rglob("*") if is_image_name(file.name) and file.is_file()
         )
         if not found:
             raise MissingFileError(f"{path} has no image files at any depth.")
