@@ -66,7 +66,7 @@ def test_baseline_of_one_color_is_finite():
 
 
 @pytest.mark.parametrize("embed", [pixel_embedding, color_histogram_embedding])
-def test_baseline_refuses_other_arrays(images, embed):
+def test_baseline_rejects_other_arrays(images, embed):
     with pytest.raises(TypeError, match=r"uint8.* float32"):
         embed(images.astype(np.float32))
     with pytest.raises(ValueError, match=r"\[M, H, W, 3\], got \(128, 64, 3\)"):
@@ -75,7 +75,7 @@ def test_baseline_refuses_other_arrays(images, embed):
         embed(images[..., :1])
 
 
-def test_color_histogram_refuses_more_stripes_than_rows():
+def test_color_histogram_rejects_more_stripes_than_rows():
     with pytest.raises(ValueError, match=r"4 rows.* 6 stripes"):
         color_histogram_embedding(np.zeros((1, 4, 4, 3), np.uint8))
 

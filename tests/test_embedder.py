@@ -151,11 +151,11 @@ def test_embedder_names_files_that_cannot_be_read(paths, embedder, tmp_path):
         (pixels(0)[None] / 255, TypeError, "float64"),
     ],
 )
-def test_embedder_refuses_other_input(images, error, message, embedder):
+def test_embedder_rejects_other_input(images, error, message, embedder):
     with pytest.raises(error, match=message):
         embedder(images)
 
 
-def test_embedder_refuses_batch_of_nothing():
+def test_embedder_rejects_batch_of_nothing():
     with pytest.raises(ValueError, match="0"):
         Embedder(MODEL, batch_size=0)

@@ -127,6 +127,6 @@ def test_embed_shows_progress(variables):
         (IMAGES.astype(np.int64), r"uint8 .* got int64\."),
     ],
 )
-def test_embed_refuses_other_arrays(images, message, variables):
+def test_embed_rejects_other_arrays(images, message, variables):
     with pytest.raises(ValueError, match=message):
         embed(CONFIG, variables, images)

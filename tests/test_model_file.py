@@ -74,7 +74,7 @@ def test_model_file_of_a_checkpoint_round_trip(workdir, tmp_path):
     assert (model.step, model.digest, model.config) == (6, expected.digest, expected.config)
 
 
-def test_model_file_flipped_bits_are_refused(saved, tmp_path):
+def test_model_file_flipped_bits_are_rejected(saved, tmp_path):
     """In the header, in the metadata and in the weights."""
     path, _ = saved
     content = path.read_bytes()
@@ -91,7 +91,7 @@ def test_model_file_flipped_bits_are_refused(saved, tmp_path):
             load_model(damaged)
 
 
-def test_model_file_truncated_or_garbage_is_refused(saved, tmp_path):
+def test_model_file_truncated_or_garbage_is_rejected(saved, tmp_path):
     content = saved[0].read_bytes()
     damaged = tmp_path / "damaged.safetensors"
     for part in (b"", content[:4], content[:200], content[:-1], content + b"0", b"garbage" * 99):
@@ -119,7 +119,7 @@ def test_model_file_truncated_or_garbage_is_refused(saved, tmp_path):
         (lambda a, m: a.update({KERNEL: a[KERNEL] * 2}), "damaged: the weights"),
     ],
 )
-def test_model_file_of_other_content_is_refused(saved, tmp_path, change, message):
+def test_model_file_of_other_content_is_rejected(saved, tmp_path, change, message):
     arrays, metadata = read(saved[0])
     change(arrays, metadata)
     path = tmp_path / "changed.safetensors"
@@ -139,7 +139,7 @@ def test_model_file_names_all_mismatches(saved, tmp_path):
     assert all(f"{name} is missing" in str(caught.value) for name in names)
 
 
-def test_save_model_refuses_what_load_model_would(saved, tmp_path):
+def test_save_model_rejects_what_load_model_would(saved, tmp_path):
     model = saved[1]
     nan = jax.tree.map(lambda leaf: leaf * np.nan, model.variables)
     other = replace(CONFIG, model=replace(CONFIG.model, num_classes=4))
@@ -159,7 +159,7 @@ def test_save_model_writes_completely_or_not_at_all(saved, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_load_model_refuses_other_paths(saved, tmp_path):
+def test_load_model_rejects_other_paths(saved, tmp_path):
     with pytest.raises(MissingFileError, match=r"none\.safetensors"):
         load_model(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match="step"):

@@ -48,7 +48,7 @@ def test_expand_queries_improves_clustered_ranking():
         ({"gallery_features": np.full((2, 3), np.nan)}, "gallery features .* NaN"),
     ],
 )
-def test_expand_queries_refuses_invalid_arguments(change, message):
+def test_expand_queries_rejects_invalid_arguments(change, message):
     arguments = {"query_features": np.ones((2, 3)), "gallery_features": np.ones((4, 3))}
     with pytest.raises(ValueError, match=message):
         expand_queries(**arguments | change)

@@ -150,7 +150,7 @@ def test_squared_distances_are_not_negative():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_rank_features_refuse_values_that_are_not_finite(value, monkeypatch):
+def test_rank_features_reject_values_that_are_not_finite(value, monkeypatch):
     # Small tiles, so that the row is found in a later one.
     monkeypatch.setattr(distances, "TILE_BYTES", 64)
     good, bad = np.ones((5, 4), np.float32), np.ones((9, 4), np.float32)
@@ -161,7 +161,7 @@ def test_rank_features_refuse_values_that_are_not_finite(value, monkeypatch):
         rank_features(bad, good, [1] * 9, None, [1] * 5, None)
 
 
-def test_rank_metrics_refuse_nan():
+def test_rank_metrics_reject_nan():
     nan = np.zeros((4, 3))
     nan[2, 1] = np.nan
     with pytest.raises(InputError, match="NaN in row 2"):
@@ -182,7 +182,7 @@ def test_rank_metrics_refuse_nan():
         ({"max_rank": 0}, ValueError, "max_rank .* 0"),
     ],
 )
-def test_rank_metrics_refuse_invalid_arguments(change, error, message):
+def test_rank_metrics_reject_invalid_arguments(change, error, message):
     arguments = {
         "distances": np.zeros((1, 2)),
         "query_pids": [1],
@@ -202,12 +202,12 @@ def test_rank_metrics_refuse_invalid_arguments(change, error, message):
         (np.zeros((2, 3), np.uint8), TypeError, "floating-point numbers, got uint8"),
     ],
 )
-def test_check_features_refuses_other_arrays(features, error, message):
+def test_check_features_rejects_other_arrays(features, error, message):
     with pytest.raises(error, match=f"The query features must be .*{message}"):
         check_features("query features", features)
 
 
-def test_rank_features_refuse_different_widths():
+def test_rank_features_reject_different_widths():
     with pytest.raises(ValueError, match="same width, got 3 and 4"):
         rank_features(np.ones((1, 3)), np.ones((1, 4)), [1], None, [1], None)
 

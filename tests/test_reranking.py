@@ -118,12 +118,12 @@ def test_rerank_improves_clustered_ranking():
         ),
     ],
 )
-def test_rerank_refuses_invalid_arguments_at_the_call(function, change, error, message):
+def test_rerank_rejects_invalid_arguments_at_the_call(function, change, error, message):
     arguments = {"query_features": np.ones((2, 3)), "gallery_features": np.ones((4, 3))}
     with pytest.raises(error, match=message):
         function(**arguments | change)
 
 
-def test_rerank_blocks_refuses_invalid_block_at_the_call():
+def test_rerank_blocks_rejects_invalid_block_at_the_call():
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         rerank_blocks(np.ones((2, 3)), np.ones((4, 3)), block=0)

@@ -91,7 +91,7 @@ def test_json_of_version_0_1_is_read():
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "a", "n_valid_queries": 1}'])
-def test_other_json_is_refused(text):
+def test_other_json_is_rejected(text):
     with pytest.raises(InputError, match="evaluation result"):
         EvaluationResult.from_json(text)
 
@@ -101,7 +101,7 @@ def test_result_requires_plain_metrics():
         result(plain=None)
 
 
-def test_result_refuses_metrics_of_other_queries():
+def test_result_rejects_metrics_of_other_queries():
     with pytest.raises(ValueError, match=r"13.* 12 queries"):
         result(n_query=13)
 

@@ -89,6 +89,6 @@ def test_verification_blocks_equal_whole_matrix():
         ([1, 2], [1, 2], [0.1], r"query pids must have shape \(1,\)"),
     ],
 )
-def test_verification_refuses_invalid_arguments(query_pids, gallery_pids, rates, message):
+def test_verification_rejects_invalid_arguments(query_pids, gallery_pids, rates, message):
     with pytest.raises(ValueError, match=message):
         verification_metrics(np.zeros((1, 2)), query_pids, None, gallery_pids, None, rates)
