@@ -81,8 +81,8 @@ def test_model_file_flipped_bits_are_rejected(saved, tmp_path):
     header = int.from_bytes(content[:8], "little")
     damaged = tmp_path / "damaged.safetensors"
     random = np.random.default_rng(0)
-    offsets = [*range(8), *random.integers(8, header + 8, 30)]
-    offsets += [*random.integers(header + 8, len(content), 8), header + 8, len(content) - 1]
+    offsets = [*range(8), *random.integers(8, header + 8, 20)]
+    offsets += [*random.integers(header + 8, len(content), 4), header + 8, len(content) - 1]
     for offset in offsets:
         changed = bytearray(content)
         changed[offset] ^= 1 << int(random.integers(8))
@@ -174,16 +174,14 @@ def test_load_model_rejects_other_paths(saved, tmp_path):
 
 
 def test_load_model_reads_the_checkpoint_asked_for(workdir):
-    found = {}
-    for options, step in (({}, 9), ({"step": 3}, 3), ({"best": True}, 6)):
-        model = load_model(workdir, **options)
-        state = create_state(CONFIG.model, make_optimizer(CONFIG.optimizer, 1), seed=step)
-        expected = {"params": state.params, "batch_stats": state.batch_stats}
-        assert_trees_close(model.variables, expected)
-        assert (model.step, model.config) == (step, CONFIG)
-        assert_replicated(model.variables)
-        found[step] = model.digest
-    assert len(set(found.values())) == 3
+    models = [load_model(workdir), load_model(workdir, best=True), load_model(workdir, step=3)]
+    assert [model.step for model in models] == [9, 6, 3]
+    assert len({model.digest for model in models}) == 3
+    state = create_state(CONFIG.model, make_optimizer(CONFIG.optimizer, 1), seed=3)
+    expected = {"params": state.params, "batch_stats": state.batch_stats}
+    assert_trees_close(models[2].variables, expected)
+    assert_replicated(models[2].variables)
+    assert models[2].config == CONFIG
     with pytest.raises(CheckpointError, match=r"step 4.* \[3, 6, 9\]"):
         load_model(workdir, step=4)
     with pytest.raises(InputError, match="step 3"):

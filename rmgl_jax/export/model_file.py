@@ -14,7 +14,6 @@ A model file holds `params` and `batch_stats` as float32 arrays under slash-join
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, WriteError
 from data_prep.files import write_bytes
+from rmgl_jax import __version__
 from rmgl_jax.config import ExperimentConfig, ModelConfig
 from rmgl_jax.data.images import DECODING
 from rmgl_jax.data.normalization import MEAN, STD
@@ -87,7 +87,7 @@ def load_model(
             or `step` and `best` exclude each other or do not apply.
         CheckpointError: there is no checkpoint of `step`, or it is damaged.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix == SUFFIX and not path.is_dir():
         if best or step is not None:
             raise InputError(f"{path} holds one model: step and best apply to run directories.")
@@ -111,7 +111,7 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
             configuration or are not finite.
         WriteError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix != SUFFIX:
         raise InputError(f"A model file must end in {SUFFIX}, got {path}.")
     arrays = to_arrays(model.variables)
@@ -120,7 +120,7 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
     check_finite(f"The model for {path}", arrays)
     metadata = {
         "format_version": FORMAT_VERSION,
-        "package_version": importlib.metadata.version("rmgl_jax"),
+        "package_version": __version__,
         "config": json.dumps(asdict(model.config)),
         "preprocessing": _preprocessing(model.config.model),
         "trained_on": model.trained_on,

@@ -62,8 +62,8 @@ def _best_step(manager: ocp.CheckpointManager) -> int:
     scores = {step: found["mean_ap"] for step, found in metrics.items() if found}
     if not scores:
         raise InputError(
-            f"None of the checkpoints in {manager.directory} was evaluated, so that none is the best; "
-            f"they are of steps {sorted(manager.all_steps())}."
+            f"None of the checkpoints in {manager.directory} was evaluated, so that none is the "
+            f"best; they are of steps {sorted(manager.all_steps())}."
         )
     return max(scores, key=lambda step: (scores[step], step))
 
