@@ -23,7 +23,7 @@ from rmgl_jax.data.shifting import random_shifting
 from rmgl_jax.data.split import Split
 from rmgl_jax.data.store import prepare
 from rmgl_jax.evaluation.embedding import embed
-from rmgl_jax.evaluation.protocol import evaluate
+from rmgl_jax.evaluation.protocol import evaluate_splits
 from rmgl_jax.evaluation.ranking import rank_metrics
 from rmgl_jax.evaluation.result import measures
 from rmgl_jax.models.partition import stripe_receptive_region
@@ -97,7 +97,7 @@ class Finished:
         size = self.config.model.image_size
         self.query, self.gallery = (prepare(builder, name, size) for name in ("query", "gallery"))
         settings = EvalConfig(rerank=True, k1=5, k2=2, batch_size=64)
-        self.result = evaluate(
+        self.result = evaluate_splits(
             self.config.model,
             self.variables,
             self.query,

@@ -220,13 +220,13 @@ def _evaluate(
     **extras: bool,
 ) -> "EvaluationResult":
     from rmgl_jax.data.store import prepare
-    from rmgl_jax.evaluation.protocol import evaluate
+    from rmgl_jax.evaluation.protocol import evaluate_splits
 
     lacking = {"query", "gallery"} - set(builder.info.splits)
     if lacking:
         raise ValueError(f"{builder.data_path} has no images of {' and '.join(sorted(lacking))}.")
     model = trained.config.model
-    return evaluate(
+    return evaluate_splits(
         model,
         trained.variables,
         *(prepare(builder, split, model.image_size) for split in ("query", "gallery")),

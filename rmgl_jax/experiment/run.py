@@ -102,7 +102,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     # Only now: importing these asks jax for its devices, which must follow `start_jax`.
     import jax
 
-    from rmgl_jax.evaluation.protocol import evaluate
+    from rmgl_jax.evaluation.protocol import evaluate_splits
     from rmgl_jax.evaluation.result import EvaluationResult, print_results
     from rmgl_jax.models.pretrained import load_backbone
     from rmgl_jax.training.loop import train
@@ -133,7 +133,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     results: list[EvaluationResult] = []
 
     def measure(variables: dict[str, Any], step: int | None = None) -> dict[str, float]:
-        result = evaluate(
+        result = evaluate_splits(
             model,
             variables,
             query,

@@ -93,7 +93,7 @@ def ranked_lists(
     places = np.arange(len(gallery)) if labels.kept is None else labels.kept
     lists = []
     blocks = distance_blocks(embeddings[0][rows], embeddings[1])
-    for number, distances, matches, dropped in labels.walk(blocks):
+    for number, distances, matches, dropped in labels.iterate_queries(blocks):
         group, place, row = chosen[number]
         order = np.argsort(distances, kind="stable")
         order = order[~np.isin(order, dropped)][:length]
