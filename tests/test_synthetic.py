@@ -223,7 +223,7 @@ def test_split_total_adds_up_within_its_bounds(data):
 
 
 def test_split_total_refuses_impossible_totals():
-    with pytest.raises(ValueError, match="2 numbers from 1 to 3 can not add up to 7"):
+    with pytest.raises(ValueError, match="2 numbers from 1 to 3 cannot add up to 7"):
         split_total(7, 2, 1, 3, np.random.default_rng(0))
 
 
