@@ -7,20 +7,40 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.datasets import builder_class
+from data_prep.datasets import builder_class, list_datasets
 from data_prep.errors import ExpectedError, is_expected
 from data_prep.preparing import prepare_dataset
 from data_prep.progress import note
 
 
-def main(dataset: str, arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs `rmgl prepare DATASET [OPTIONS]`; see `prepare_main`.
+
+    Args:
+      arguments: the words after `rmgl prepare`; None is those of the program.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="rmgl prepare",
+        usage="%(prog)s DATASET [OPTIONS]",
+        description="Prepare a dataset once, from image files. Nothing is downloaded.",
+        epilog="rmgl prepare DATASET --help shows the options of a dataset.",
+    )
+    parser.add_argument("dataset", choices=list_datasets())
+    dataset = parser.parse_args(words[:1]).dataset
+    prepare_main(dataset, words[1:], f"rmgl prepare {dataset}")
+
+
+def prepare_main(
+    dataset: str, arguments: Sequence[str] | None = None, prog: str | None = None
+) -> None:
     """Prepares a dataset as the command line says, and prints its splits.
 
     Expected errors end the program with status 1 and one line, Ctrl-C with status 130.
 
     Args:
       dataset: one of `data_prep.datasets.list_datasets()`.
-      arguments: the command line; None is that of the program.
+      arguments: the options; None is those of the program.
       prog: the command in its help; None is `python -m data_prep.DATASET`.
     """
     try:

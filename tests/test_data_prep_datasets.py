@@ -57,8 +57,8 @@ import sys
 import data_prep, tensorflow_datasets as tfds
 print(data_prep.dataset_names()["campus"], data_prep.published_test_sets()[0])
 print(tfds.builder("campus", data_dir=sys.argv[2]).name)
-from data_prep.command import main
-main("market1501", ["--source", sys.argv[1], "--data-dir", sys.argv[2], "--allow-partial"])
+from data_prep.command import prepare_main
+prepare_main("market1501", ["--source", sys.argv[1], "--data-dir", sys.argv[2], "--allow-partial"])
 """
 
 

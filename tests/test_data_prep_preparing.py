@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.scripts.cli import build, cli_utils
 
 import data_prep
-from data_prep.command import main
+from data_prep.command import main, prepare_main
 from data_prep.errors import InputError
 from data_prep.listing import Count, Counts
 from data_prep.market1501.market1501_dataset_builder import Builder
@@ -342,8 +342,8 @@ def test_locked_directory_that_cannot_be_written_is_named(source, tmp_path):
 def test_command_prints_splits_and_warns_of_a_partial_copy(source, data_dir, capsys, dash):
     arguments = ["--source", str(source), f"--data{dash}dir", str(data_dir)]
     with pytest.raises(SystemExit, match="train has 4 images of 3 identities, expected 12,936"):
-        main("market1501", arguments)
-    main("market1501", [*arguments, f"--allow{dash}partial"])
+        prepare_main("market1501", arguments)
+    prepare_main("market1501", [*arguments, f"--allow{dash}partial"])
     captured = capsys.readouterr()
     assert "Warning: market1501 is partial" in captured.err
     assert re.findall(r"(\w+) +(\d+) images", captured.out) == [
@@ -357,9 +357,9 @@ def test_command_prints_splits_and_warns_of_a_partial_copy(source, data_dir, cap
 def test_command_takes_config_or_name(tmp_path, data_dir):
     arguments = ["--source", str(tmp_path), "--data-dir", str(data_dir)]
     with pytest.raises(SystemExit, match="cuhk03_new_protocol_config_detected"):
-        main("cuhk03_np", [*arguments, "--config", "detected"])
+        prepare_main("cuhk03_np", [*arguments, "--config", "detected"])
     write_images(tmp_path / "own" / "train", ["1_1.jpg"])
-    main("folder", [*arguments, "--name", "mine"])
+    prepare_main("folder", [*arguments, "--name", "mine"])
     assert (data_dir / "folder" / "mine" / "1.0.0").is_dir()
 
 
@@ -371,32 +371,46 @@ def test_command_help_has_its_own_options_only(capsys):
         ("synthetic", ["[--source SOURCE]", "--config {tiny,demo,full}"], ["--name"]),
     ):
         with pytest.raises(SystemExit):
-            main(dataset, ["--help"], prog=f"rmgl prepare {dataset}")
+            prepare_main(dataset, ["--help"], prog=f"rmgl prepare {dataset}")
         text = capsys.readouterr().out
         assert f"usage: rmgl prepare {dataset} " in text
         assert all(option in text for option in options), dataset
         assert not any(option in text for option in missing), dataset
 
 
+def test_rmgl_prepare_takes_the_dataset_first(source, data_dir, capsys):
+    options = ["--source", str(source), "--data-dir", str(data_dir), "--name", "mine"]
+    main(["folder", *options])
+    assert (data_dir / "folder" / "mine" / "1.0.0").is_dir()
+    for arguments, status in (([], 2), (["market"], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit, match=str(status)):
+            main(arguments)
+        captured = capsys.readouterr()
+        assert "usage: rmgl prepare DATASET [OPTIONS]" in captured.out + captured.err
+    with pytest.raises(SystemExit, match="0"):
+        main(["msmt17", "--help"])
+    assert "usage: rmgl prepare msmt17 " in capsys.readouterr().out
+
+
 def test_command_prints_expected_errors_only(source, data_dir, monkeypatch, capsys):
     arguments = ["--source", str(source), "--data-dir", str(data_dir), "--allow-partial"]
     with pytest.raises(SystemExit, match="Unknown dataset 'market'"):
-        main("market", arguments)
+        prepare_main("market", arguments)
     with monkeypatch.context() as patch:
         interrupt_writing(patch, raise_full_disk)
         with pytest.raises(SystemExit, match="No space left on device"):
-            main("market1501", arguments)
+            prepare_main("market1501", arguments)
     with monkeypatch.context() as patch:
         interrupt_writing(patch, lambda: [].pop())  # a bug
         with pytest.raises(IndexError):
-            main("market1501", arguments)
+            prepare_main("market1501", arguments)
 
 
 def test_command_interrupted_exits_with_130(source, data_dir, monkeypatch, capsys):
     interrupt_writing(monkeypatch, raise_keyboard_interrupt)
     arguments = ["--source", str(source), "--data-dir", str(data_dir), "--allow-partial"]
     with pytest.raises(SystemExit, match="130"):
-        main("market1501", arguments)
+        prepare_main("market1501", arguments)
     assert "market1501: interrupted, nothing was kept" in capsys.readouterr().err
     assert prepared_directories(data_dir) == []
 

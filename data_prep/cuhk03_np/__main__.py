@@ -1,5 +1,5 @@
 """`python -m data_prep.cuhk03_np --source DIR [--config detected]` prepares CUHK03-NP."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-main("cuhk03_np")
+prepare_main("cuhk03_np")

@@ -1,5 +1,5 @@
 """`python -m data_prep.dukemtmc_reid --source DIR` prepares a copy of DukeMTMC-reID."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-main("dukemtmc_reid")
+prepare_main("dukemtmc_reid")

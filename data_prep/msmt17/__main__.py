@@ -1,5 +1,5 @@
 """`python -m data_prep.msmt17 --source DIR [--config trainval]` prepares MSMT17."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-main("msmt17")
+prepare_main("msmt17")

@@ -1,5 +1,5 @@
 """`python -m data_prep.synthetic [--config demo]` renders and prepares the synthetic benchmark."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-main("synthetic")
+prepare_main("synthetic")
