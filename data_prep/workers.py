@@ -110,7 +110,7 @@ def _receive(worker: subprocess.Popen[bytes]) -> Any:
     assert worker.stdout is not None
     try:
         result, error = pickle.load(worker.stdout)
-    except (EOFError, pickle.UnpicklingError):
+    except EOFError:
         raise _dead(worker) from None
     if error is not None:
         raise error
