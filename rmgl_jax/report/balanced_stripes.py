@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -50,16 +51,17 @@ def balanced_stripes(
     for name, (path, count) in stripes.items():
         if count == 0 or path not in config.abp_paths:
             continue
-        bounds = np.asarray(activation_balanced_bounds(maps[name], count))
-        peaks = np.asarray(_peaks(maps[name]))
+        bounds, peaks = (np.asarray(array) for array in _bounds_and_peaks(maps[name], count))
         for image in range(n_images):
             found[image].append(BalancedStripes(name, peaks[image], bounds[image]))
     return found
 
 
-def _peaks(maps: jax.Array) -> jax.Array:
-    """Counts channels by the position of their first maximum, `[B, h, w, C] -> [B, h, w]`."""
+@partial(jax.jit, static_argnames="stripes")
+def _bounds_and_peaks(maps: jax.Array, stripes: int) -> tuple[jax.Array, jax.Array]:
+    """Computes boundaries [B, S+1], and numbers of channels by their first maximum [B, h, w]."""
     batch, height, width, channels = maps.shape
     flat = maps.reshape(batch, height * width, channels)
     at = jnp.arange(height * width)[None, :, None] == jnp.argmax(flat, axis=1)[:, None, :]
-    return at.sum(axis=2).reshape(batch, height, width)
+    peaks = at.sum(axis=2).reshape(batch, height, width)
+    return activation_balanced_bounds(maps, stripes), peaks
