@@ -21,7 +21,7 @@ from rmgl_jax.evaluation.protocol import evaluate_splits
 from rmgl_jax.training import loop
 from rmgl_jax.training.checkpoints import CheckpointError, open_checkpoints, restore
 from rmgl_jax.training.logger import read_metrics
-from rmgl_jax.training.loop import Interrupted, NonFiniteLossError, train
+from rmgl_jax.training.loop import Interrupted, NonFiniteLossError, train_loop
 from rmgl_jax.training.run_directory import ConfigChangedError
 from rmgl_jax.training.step import ParallelStep, TrainState
 from tests.tiny_run import CONFIG, named_leaves, tiny_split
@@ -66,7 +66,7 @@ def compiled(tmp_path_factory):
 def whole(compiled, tmp_path_factory):
     """A run that nothing befalls: its state and its logger."""
     workdir = tmp_path_factory.mktemp("whole")
-    return named_leaves(train(CONFIG, tiny_split(), workdir)), losses(workdir)
+    return named_leaves(train_loop(CONFIG, tiny_split(), workdir)), losses(workdir)
 
 
 # --- Killed and resumed -----------------------------------------------------------------------
@@ -143,12 +143,12 @@ def test_sigterm_saves_and_the_run_goes_on(whole, compiled, tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as stopped:
-        train(CONFIG, tiny_split(), tmp_path, on_step=terminate)
+        train_loop(CONFIG, tiny_split(), tmp_path, on_step=terminate)
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert (tmp_path / "checkpoints" / "8").is_dir()
     first = []
-    state = train(CONFIG, tiny_split(), tmp_path, on_step=first.append)
+    state = train_loop(CONFIG, tiny_split(), tmp_path, on_step=first.append)
     assert first[0] == 9
     assert_same_bits(named_leaves(state), whole[0])
     assert losses(tmp_path) == whole[1]
@@ -173,7 +173,7 @@ def test_evaluation_changes_nothing_and_nothing_is_compiled_twice(whole, compile
     embed_batch.clear_cache()
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        state = train(config, split, tmp_path, evaluate=measure)
+        state = train_loop(config, split, tmp_path, evaluate=measure)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert_same_bits(named_leaves(state), whole[0])
@@ -240,12 +240,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(nan_at, stub, tmp_path):
     message = rf"loss of step {nan_at} is nan \(cross_entropy nan, .* triplet 0\)\. "
     message += rf"The last good .* step {last}\." if last else "No checkpoint was saved yet"
     with pytest.raises(NonFiniteLossError, match=message):
-        train(CONFIG, tiny_split(), tmp_path)
+        train_loop(CONFIG, tiny_split(), tmp_path)
     assert saved(tmp_path) == {step for step in (last - 3, last) if step > 0}
     assert len(read_metrics(tmp_path)) == nan_at - 1
     stub()  # The cause is mended, and the run goes on from there.
     first = []
-    state = train(CONFIG, tiny_split(), tmp_path, on_step=first.append)
+    state = train_loop(CONFIG, tiny_split(), tmp_path, on_step=first.append)
     assert first[0] == last + 1
     assert np.isfinite(state.params)
 
@@ -258,14 +258,14 @@ def test_nothing_is_evaluated_before_its_loss_is_known(stub, tmp_path):
         return {"mean_ap": 0.5}
 
     with pytest.raises(NonFiniteLossError):
-        train(with_train(evaluate_every=1), tiny_split(), tmp_path, evaluate=measure)
+        train_loop(with_train(evaluate_every=1), tiny_split(), tmp_path, evaluate=measure)
 
 
 @pytest.mark.parametrize(
     ("every", "expected"), [(0, [12]), (1, [3, 6, 9, 12]), (2, [6, 12]), (3, [9, 12])]
 )
 def test_when_it_is_evaluated(every, expected, stub, tmp_path):
-    train(
+    train_loop(
         with_train(evaluate_every=every),
         tiny_split(),
         tmp_path,
@@ -277,7 +277,7 @@ def test_when_it_is_evaluated(every, expected, stub, tmp_path):
 
 def test_latest_and_best_are_kept(stub, tmp_path):
     scores = iter([0.2, 0.9, 0.3, 0.4, 0.5, 0.6])
-    train(
+    train_loop(
         with_train(epochs=6, evaluate_every=1),
         tiny_split(),
         tmp_path,
@@ -287,7 +287,7 @@ def test_latest_and_best_are_kept(stub, tmp_path):
 
 
 def test_checkpoints_every_other_epoch(stub, tmp_path):
-    train(with_train(epochs=5, checkpoint_every=2, keep_checkpoints=9), tiny_split(), tmp_path)
+    train_loop(with_train(epochs=5, checkpoint_every=2, keep_checkpoints=9), tiny_split(), tmp_path)
     assert saved(tmp_path) == {6, 12, 15}
 
 
@@ -295,16 +295,18 @@ def test_a_run_at_its_end_does_nothing(stub, tmp_path):
     def never(*_):
         raise AssertionError
 
-    state = train(CONFIG, tiny_split(), tmp_path)
+    state = train_loop(CONFIG, tiny_split(), tmp_path)
     before = read_metrics(tmp_path)
-    again = train(CONFIG, tiny_split(), tmp_path, initialize=never, evaluate=never, on_step=never)
+    again = train_loop(
+        CONFIG, tiny_split(), tmp_path, initialize=never, evaluate=never, on_step=never
+    )
     assert again.params == state.params
     assert read_metrics(tmp_path) == before
 
 
 def test_initialize_is_where_training_starts_from(stub, tmp_path):
-    plain = train(CONFIG, tiny_split(), tmp_path / "plain")
-    state = train(
+    plain = train_loop(CONFIG, tiny_split(), tmp_path / "plain")
+    state = train_loop(
         CONFIG,
         tiny_split(),
         tmp_path / "from100",
@@ -314,13 +316,13 @@ def test_initialize_is_where_training_starts_from(stub, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_its_step_run_again(stub, tmp_path, capsys):
-    state = train(CONFIG, tiny_split(), tmp_path)
+    state = train_loop(CONFIG, tiny_split(), tmp_path)
     expected = losses(tmp_path)
     for path in (tmp_path / "checkpoints" / "12").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     first = []
-    again = train(CONFIG, tiny_split(), tmp_path, on_step=first.append, console=Console())
+    again = train_loop(CONFIG, tiny_split(), tmp_path, on_step=first.append, console=Console())
     assert first == [10, 11, 12]
     assert again.params == state.params
     assert losses(tmp_path) == expected
@@ -330,24 +332,24 @@ def test_a_damaged_checkpoint_is_passed_over_and_its_step_run_again(stub, tmp_pa
     )
     assert saved(tmp_path) == {9, 12}
     # That of step 12 is a good one now.
-    assert train(CONFIG, tiny_split(), tmp_path, on_step=pytest.fail).params == state.params
+    assert train_loop(CONFIG, tiny_split(), tmp_path, on_step=pytest.fail).params == state.params
 
 
 def test_all_damaged_stops_it(stub, tmp_path):
-    train(CONFIG, tiny_split(), tmp_path)
+    train_loop(CONFIG, tiny_split(), tmp_path)
     for path in (tmp_path / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"those of steps \[9, 12\] are damaged"):
-        train(CONFIG, tiny_split(), tmp_path)
+        train_loop(CONFIG, tiny_split(), tmp_path)
     assert saved(tmp_path) == {9, 12}
 
 
 def test_another_configuration_is_refused(stub, tmp_path):
-    train(CONFIG, tiny_split(), tmp_path)
+    train_loop(CONFIG, tiny_split(), tmp_path)
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(ConfigChangedError, match=r"train\.seed was 0, is now 7"):
-        train(with_train(seed=7), tiny_split(), tmp_path)
+        train_loop(with_train(seed=7), tiny_split(), tmp_path)
     assert (tmp_path / "config.json").read_text() == before
     assert json.loads(before)["train"]["seed"] == 0
 
@@ -356,12 +358,12 @@ def test_a_split_that_does_not_fit_the_model_is_refused(tmp_path):
     split = tiny_split()
     model = dataclasses.replace(CONFIG.model, num_classes=5)
     with pytest.raises(ValueError, match=r"num_classes=5, but tiny train has 6 identities"):
-        train(dataclasses.replace(CONFIG, model=model), split, tmp_path)
+        train_loop(dataclasses.replace(CONFIG, model=model), split, tmp_path)
     small = dataclasses.replace(split, images=split.images[:, ::2])
     with pytest.raises(ValueError, match=r"are \(48, 32\), .* image_size=\(96, 32\)"):
-        train(CONFIG, small, tmp_path)
+        train_loop(CONFIG, small, tmp_path)
     with pytest.raises(ValueError, match=r"7 persons needs at least .* hold 6"):
-        train(with_train(num_ids=7), split, tmp_path)
+        train_loop(with_train(num_ids=7), split, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
