@@ -1,4 +1,4 @@
-"""A tiny run in a process of its own, which something befalls: `WORKDIR EVENT STEP`.
+"""A tiny run in a process of its own, with an event: `WORKDIR EVENT STEP`.
 
 Events
   none         the run goes on to its end
