@@ -19,6 +19,7 @@ from rmgl_jax.report.command import ReportOptions, report
 from rmgl_jax.report.page import render, write_report
 from rmgl_jax.report.run_files import read_run
 from rmgl_jax.report.sections import SECTIONS
+from rmgl_jax.training.checkpoints import CheckpointError
 from rmgl_jax.training.run_directory import init_run_directory
 from tests.report.tiny_report import (
     STEP,
@@ -137,7 +138,14 @@ def test_photographs_are_left_out_without_figures(tmp_path):
     assert "they show people; --figures includes them." in visible_text(html)
     assert_self_contained(html)
     assert f"evaluation during training, step {STEP}" in html
-    assert '<data value="20.0">20.00</data>' in html
+    assert re.findall(r"<td>(?:<data.*?>)?(.*?)(?:</data>)?</td>", section(html, "result")) == [
+        "25.00",
+        "–",
+        "–",
+        "20.00",
+        "15.00",
+        "5.00",
+    ]
 
 
 # --- Unfinished runs and errors -----------------------------------------------------------------
@@ -179,6 +187,14 @@ def test_report_names_the_missing_dataset(finished, tmp_path):
     with pytest.raises(MissingFileError, match=rf"synthetic/tiny.*{tmp_path}.*--data-dir"):
         write_report(finished.workdir, data_dir=tmp_path, output=output)
     assert not output.exists()
+
+
+def test_report_uses_the_checkpoint_of_the_result(finished, tmp_path):
+    run = shutil.copytree(finished.workdir, tmp_path / "run")
+    result = replace(finished.result, step="99")
+    (run / "result.json").write_text(result.to_json())
+    with pytest.raises(CheckpointError, match="99"):
+        write_report(run, data_dir=finished.data_dir)
 
 
 def test_report_that_cannot_be_written_leaves_nothing(finished, tmp_path):
