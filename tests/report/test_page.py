@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.console import Console
 from data_prep.errors import InputError, MissingFileError, WriteError
 from rmgl_jax.config import RandomShiftingConfig
 from rmgl_jax.evaluation.result import MEASURES, measures
-from rmgl_jax.report.command import ReportOptions, report
+from rmgl_jax.report.command import ReportOptions, parse, report
 from rmgl_jax.report.page import render, write_report
 from rmgl_jax.report.run_files import read_run
 from rmgl_jax.report.sections import SECTIONS
@@ -219,6 +220,13 @@ def test_report_writes_the_page_and_shows_progress_and_path_on_a_terminal(finish
     assert re.sub(written, "", output.read_text()) == re.sub(written, "", finished.html)
 
 
+def test_parse_takes_the_run_directory_as_argument_or_flag():
+    expected = ReportOptions(Path("run"), Path("data"))
+    for words in (["run"], ["--workdir", "run"], ["--workdir=run"]):
+        assert parse([*words, "--data-dir", "data"]) == expected
+        assert parse(["--data_dir", "data", *words]) == expected
+
+
 def test_command_prints_errors_in_one_line_or_with_traceback(tmp_path):
     init_run_directory(report_config("market1501"), tmp_path)
     program = f"""
@@ -226,7 +234,7 @@ import contextlib
 from rmgl_jax.report.command import main
 with contextlib.suppress(SystemExit):
     main(["--workdir", {str(tmp_path)!r}])
-main(["--workdir", {str(tmp_path)!r}, "--debug"])
+main([{str(tmp_path)!r}, "--debug"])
 """
     found = subprocess.run(
         [sys.executable, "-c", program],
