@@ -5,9 +5,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers; a module's tests stay in one of them, so that what they share is compiled once.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
-# Compiled programs are kept between runs, so that a second test run is faster than the first.
-export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
 .PHONY: lint format check test demo clean
 

@@ -105,7 +105,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
     from rmgl_jax.evaluation.protocol import evaluate_splits
     from rmgl_jax.evaluation.result import EvaluationResult, print_results
     from rmgl_jax.models.pretrained import load_backbone
-    from rmgl_jax.training.loop import train
+    from rmgl_jax.training.loop import train_loop
     from rmgl_jax.training.run_info import save_run_info
 
     if options.figures and jax.process_count() > 1:
@@ -152,7 +152,7 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
             "mean_inp": result.plain.mean_inp,
         }
 
-    state = train(
+    state = train_loop(
         config,
         train_split,
         workdir,
