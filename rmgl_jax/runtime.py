@@ -57,10 +57,15 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
     """Prints expected errors in one line and exits with status 1.
 
     Expected are `ExpectedError`s and full, read-only or forbidden storage. Anything else is a bug
-    and keeps its traceback; with `debug` every error does.
+    and keeps its traceback; with `debug` every error does. Ctrl-C exits with status 130.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        console.print("Interrupted.")
+        sys.exit(130)
     except (ExpectedError, OSError) as error:
         expected = isinstance(error, ExpectedError) or error.errno in _STORAGE_ERRORS
         if debug or not expected:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation.embedding import embed_batch
-from rmgl_jax.evaluation.protocol import evaluate
+from rmgl_jax.evaluation.protocol import evaluate_splits
 from rmgl_jax.training import loop
 from rmgl_jax.training.checkpoints import CheckpointError, open_checkpoints, restore
 from rmgl_jax.training.logger import read_metrics
@@ -164,7 +164,7 @@ def test_evaluation_changes_nothing_and_nothing_is_compiled_twice(whole, compile
     def measure(variables):
         before = len(programs)
         settings = EvalConfig(batch_size=8)
-        result = evaluate(CONFIG.model, variables, split, split, settings)
+        result = evaluate_splits(CONFIG.model, variables, split, split, settings)
         compiled_by.append(programs[before:])
         return {"mean_ap": result.plain.mean_ap}
 

@@ -52,7 +52,7 @@ def evaluate(
     test = load_query_and_gallery(builder, model.config.model.image_size)
     if test is None:
         raise InputError(f"{builder.data_path} has no images of query and gallery.")
-    return protocol.evaluate(
+    return protocol.evaluate_splits(
         model.config.model,
         model.variables,
         *test,

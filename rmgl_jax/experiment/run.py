@@ -95,7 +95,7 @@ def train(
 
     def measure(variables: dict[str, Any]) -> EvaluationResult:
         assert test is not None
-        return protocol.evaluate(
+        return protocol.evaluate_splits(
             model,
             variables,
             *test,

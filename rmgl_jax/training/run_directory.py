@@ -72,9 +72,19 @@ def read_config(workdir: Path) -> ExperimentConfig:
             f"{workdir} is no work directory of a run: it has no {CONFIG_NAME}."
         )
     try:
-        return _build(ExperimentConfig, _read(path))
+        return config_from_json(_read(path))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a configuration of this version: {error!r}.") from error
+
+
+def config_from_json(tree: dict[str, Any]) -> ExperimentConfig:
+    """Builds a configuration from the JSON tree of `dataclasses.asdict`.
+
+    Raises:
+        AttributeError, KeyError, TypeError: fields are unknown or have the wrong type.
+        ValueError: values are invalid.
+    """
+    return _build(ExperimentConfig, tree)
 
 
 def _read(path: Path) -> dict[str, Any]:
