@@ -2,9 +2,9 @@
 
     python -m experiments.evaluate --checkpoint runs/market1501_gpu --dataset market1501 --rerank
 
---checkpoint is the work directory of a run. It is only read, so the run may still be going on.
-Images are resized to the size that the model was trained at. A dataset that is not prepared yet
-needs --source once.
+--checkpoint is a run directory, of a run that may still be going on, or a model file. It is only
+read. Images are resized to the size that the model was trained at. A dataset that is not prepared
+yet needs --source once.
 """
 
 from rmgl_jax.experiment.command_line import evaluate_main

@@ -2,8 +2,8 @@
 
     python -m experiments.table4_cross_dataset --checkpoint runs/market1501_gpu
 
---checkpoint is the work directory of a run; it is only read. Each pair of datasets is written to
-its own file in --output, so that an interrupted table resumes. The run's own dataset is in the
+--checkpoint is a run directory or a model file; it is only read. Each pair of datasets is written
+to its own file in --output, so that an interrupted table resumes. The run's own dataset is in the
 table for comparison.
 
 The paper does not say which mAP it reports, nor if CUHK03 has the labeled or the detected boxes;

@@ -21,7 +21,7 @@ def run_main(
     paper: PaperNumbers,
     description: str,
     arguments: Sequence[str] | None = None,
-    program: str | None = None,
+    prog: str | None = None,
 ) -> None:
     """Runs the command line of one run.
 
@@ -30,12 +30,12 @@ def run_main(
         paper: published numbers to print next to the result.
         description: text of `--help`, which lists the presets.
         arguments: the command line without the program; None is that of this process.
-        program: name of the command; None is that of the run card that is running.
+        prog: name of the command; None is that of the run card that is running.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console()
     with report_errors(console, debug="--debug" in arguments):
-        options = parsers.parse_run(presets, description, arguments, program)
+        options = parsers.parse_run(presets, description, arguments, prog)
         silence_loggers()
         start_jax(options.distributed)
         from rmgl_jax.experiment.run import train
@@ -68,13 +68,13 @@ def sweep_main(sweep: Sweep, description: str, arguments: Sequence[str] | None =
 
 
 def evaluate_main(
-    description: str, arguments: Sequence[str] | None = None, program: str | None = None
+    description: str, arguments: Sequence[str] | None = None, prog: str | None = None
 ) -> None:
     """Runs the command line of an evaluation on one dataset; see `run_main`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console()
     with report_errors(console, debug="--debug" in arguments):
-        options = parsers.parse_evaluate(description, arguments, program)
+        options = parsers.parse_evaluate(description, arguments, prog)
         silence_loggers()
         start_jax(DistributedOptions())
         from rmgl_jax.experiment.evaluate import evaluate_run
@@ -86,7 +86,7 @@ def cross_dataset_main(
     published: Mapping[str, PairNumbers],
     description: str,
     arguments: Sequence[str] | None = None,
-    program: str | None = None,
+    prog: str | None = None,
 ) -> None:
     """Runs the command line of an evaluation on all datasets; see `run_main`.
 
@@ -94,12 +94,12 @@ def cross_dataset_main(
         published: numbers to print next to the results, by method.
         description: text of `--help`.
         arguments: the command line without the program; None is that of this process.
-        program: name of the command; None is that of the run card that is running.
+        prog: name of the command; None is that of the run card that is running.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console()
     with report_errors(console, debug="--debug" in arguments):
-        options = parsers.parse_cross_dataset(description, arguments, program)
+        options = parsers.parse_cross_dataset(description, arguments, prog)
         silence_loggers()
         start_jax(DistributedOptions())
         from rmgl_jax.experiment.cross_dataset import evaluate_all

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep import prepare_dataset
+from data_prep import dataset_names, find_prepared, prepare_dataset, published_test_sets
 from data_prep.errors import ExpectedError, InputError
 from data_prep.files import write_text
 from data_prep.preparing import make_builder
@@ -19,14 +19,6 @@ from rmgl_jax.experiment.options import CrossDatasetOptions
 from rmgl_jax.experiment.results import PairNumbers
 from rmgl_jax.export.model_file import TrainedModel, load_model
 
-# MSMT17's two training sets share their test images.
-_PUBLISHED = (
-    ("market1501",),
-    ("dukemtmc_reid",),
-    ("cuhk03_np/labeled",),
-    ("cuhk03_np/detected",),
-    ("msmt17/train", "msmt17/trainval"),
-)
 _COLUMNS = ("rank-1", "mAP (step)", "mAP (official)", "mAP (not said)", "mINP")
 
 
@@ -50,13 +42,16 @@ def evaluate_all(
             others was printed.
     """
     model = load_model(options.checkpoint.expanduser(), options.step, options.best)
-    prepared, missing = find_prepared(options.data_dir)
+    prepared, missing = list_prepared(options.data_dir)
     if missing:
         console.print(f"Not prepared: {', '.join(missing)}.", highlight=False)
     if not prepared:
         where = options.data_dir or "TFDS's own directory"
         raise InputError(f"No dataset is prepared in {where}; see docs/datasets.md.")
-    directory = options.output or options.checkpoint / "table4"
+    checkpoint = options.checkpoint.expanduser()
+    directory = (
+        options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "table4"
+    )
     results, problems = [], []
     for name in prepared:
         try:
@@ -75,27 +70,23 @@ def evaluate_all(
     return results
 
 
-def find_prepared(data_dir: Path | None) -> tuple[list[str], list[str]]:
-    """Names of the datasets that are prepared, and of the published ones that are not."""
+def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str]]:
+    """Names of the datasets that are prepared, and of the published ones that are not.
 
-    def is_prepared(name: str) -> bool:
-        builder = make_builder(name, None, data_dir, allow_partial=True)
-        # TFDS logs a warning where there is nothing at all.
-        return builder.data_path.exists() and builder.is_prepared()
-
+    Of variants with the same test images only the first one is listed.
+    """
     prepared, missing = [], []
-    for variants in _PUBLISHED:
-        found = [name for name in variants if is_prepared(name)]
+    published = published_test_sets()
+    for variants in published:
+        found = [name for name in variants if find_prepared(name, data_dir)]
         prepared += found[:1]
         missing += [] if found else [" or ".join(variants)]
-    root = Path(make_builder("market1501", None, data_dir, allow_partial=True).data_dir_root)
-    others = [
-        f"{kind}/{directory.name}"
-        for kind in ("synthetic", "folder")
-        for directory in sorted((root / kind).glob("[!.]*"))
-        if directory.is_dir()
-    ]
-    return prepared + [name for name in others if is_prepared(name)], missing
+    seen = {name for variants in published for name in variants}
+    others = [name for names in dataset_names().values() for name in names if name not in seen]
+    root = Path(make_builder("market1501", None, data_dir).data_dir_root)
+    own = sorted(path for path in (root / "folder").glob("[!.]*") if path.is_dir())
+    others += [f"folder/{path.name}" for path in own]
+    return prepared + [name for name in others if find_prepared(name, data_dir)], missing
 
 
 def _evaluate_or_read(
@@ -162,7 +153,7 @@ def _family(name: str) -> str:
 
 
 def _is_own(name: str, trained_on: str) -> bool:
-    """Tells if the test images belong to the dataset of training, in any of its variants."""
+    """True if the test images belong to the dataset of training, in any of its variants."""
     family = _family(name)
     return name == trained_on or (
         family in ("cuhk03_np", "msmt17") and family == _family(trained_on)

@@ -92,9 +92,9 @@ class CheckpointOptions:
     """The checkpoint to evaluate, and how."""
 
     checkpoint: Path = tyro.MISSING
-    """Work directory of the run that trained the model."""
+    """Run directory, or model file (.safetensors)."""
     step: int | None = None
-    """Training step of the checkpoint. The default is the latest."""
+    """Training step of the checkpoint in a run directory. The default is the latest."""
     best: bool = False
     """Take the checkpoint with the greatest mAP among those that the run evaluated."""
     settings: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
@@ -128,7 +128,7 @@ class CrossDatasetOptions(CheckpointOptions):
     allow_partial: bool = False
     """Accept other image counts than the published ones."""
     output: Path | None = None
-    """Directory for one file per dataset. The default is `table4` in the work directory."""
+    """Directory for one file per dataset. The default is `table4` in the run directory."""
 
 
 # Filled in from the data and from --weights.
@@ -150,7 +150,7 @@ def parse_run(
     presets: Mapping[str, ExperimentConfig],
     description: str,
     arguments: Sequence[str],
-    program: str | None = None,
+    prog: str | None = None,
 ) -> RunOptions:
     """Parses the command line of a run: a preset, changed by the other options.
 
@@ -158,7 +158,7 @@ def parse_run(
         presets: configurations by name; the first is the default.
         description: text of `--help`, which lists the presets.
         arguments: the command line without the program.
-        program: name of the command; None is that of the run card that is running.
+        prog: name of the command; None is that of the run card that is running.
 
     Raises:
         InputError: there is no such preset.
@@ -171,7 +171,7 @@ def parse_run(
         workdir=f"runs/{config.dataset.replace('/', '_')}_{preset}",
         preset=preset,
     )
-    return _parse(default, description, arguments, program)
+    return _parse(default, description, arguments, prog)
 
 
 def parse_sweep(sweep: Sweep, description: str, arguments: Sequence[str]) -> SweepOptions:
@@ -179,8 +179,8 @@ def parse_sweep(sweep: Sweep, description: str, arguments: Sequence[str]) -> Swe
     preset = choose_preset(sweep.presets, arguments)
     directory = Path("runs") / sweep.name
     default = SweepOptions(experiment=sweep.presets[preset], workdir=directory, preset=preset)
-    program = f"python -m experiments.{sweep.name}"
-    options = _parse(default, description, arguments, program)
+    prog = f"python -m experiments.{sweep.name}"
+    options = _parse(default, description, arguments, prog)
     if options.workdir == directory:
         name = f"{sweep.name}_{options.experiment.dataset.replace('/', '_')}_{preset}"
         options = replace(options, workdir=Path("runs") / name)
@@ -188,17 +188,17 @@ def parse_sweep(sweep: Sweep, description: str, arguments: Sequence[str]) -> Swe
 
 
 def parse_evaluate(
-    description: str, arguments: Sequence[str], program: str | None = None
+    description: str, arguments: Sequence[str], prog: str | None = None
 ) -> EvaluateOptions:
     """Parses the command line of an evaluation on one dataset; see `parse_run`."""
-    return _parse(EvaluateOptions(), description, arguments, program)
+    return _parse(EvaluateOptions(), description, arguments, prog)
 
 
 def parse_cross_dataset(
-    description: str, arguments: Sequence[str], program: str | None = None
+    description: str, arguments: Sequence[str], prog: str | None = None
 ) -> CrossDatasetOptions:
     """Parses the command line of an evaluation on all datasets; see `parse_run`."""
-    return _parse(CrossDatasetOptions(), description, arguments, program)
+    return _parse(CrossDatasetOptions(), description, arguments, prog)
 
 
 def choose_preset(presets: Mapping[str, ExperimentConfig], arguments: Sequence[str]) -> str:
@@ -224,7 +224,7 @@ def find_value(arguments: Sequence[str], option: str, default: str) -> str:
 
 
 def _parse(
-    default: Options, description: str, arguments: Sequence[str], program: str | None
+    default: Options, description: str, arguments: Sequence[str], prog: str | None
 ) -> Options:
     """Parses options over their defaults; `--help` shows the first ones, `--help-all` all."""
     everything = {"--help-all", "--help_all"} & set(arguments)
@@ -234,7 +234,7 @@ def _parse(
     with _visibility(_FIRST if shorten else {}):
         return tyro.cli(
             type(default),
-            prog=program or f"python -m experiments.{Path(sys.argv[0]).stem}",
+            prog=prog or f"python -m experiments.{Path(sys.argv[0]).stem}",
             default=default,
             args=["--help"] if everything else arguments,
             description=description,

@@ -74,7 +74,8 @@ def presets_for(dataset: str) -> dict[str, ExperimentConfig]:
 
     Args:
         dataset: any name that `data_prep.prepare_dataset` accepts. Presets of "synthetic" choose
-            its variant (demo, tiny or full); those of "synthetic/NAME" keep it.
+            its variant (demo, tiny or full); those of "synthetic/NAME" keep it, and the preset of
+            that name is the default.
     """
     family, _, variant = dataset.partition("/")
     if family == "synthetic":
@@ -87,7 +88,8 @@ def presets_for(dataset: str) -> dict[str, ExperimentConfig]:
             "paper": paper("synthetic/full"),
         }
         if variant:
-            found = {name: replace(config, dataset=dataset) for name, config in found.items()}
+            names = sorted(found, key=lambda name: name != variant)
+            found = {name: replace(found[name], dataset=dataset) for name in names}
         return found
     cpu = small(dataset, epochs=_CPU_EPOCHS.get(family, 24))
     return {
