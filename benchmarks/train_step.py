@@ -98,9 +98,9 @@ def forward_operations(model, variables, images):
 
 def jax_network(problem, parallel):
     """What to run by name, and facts, of this project's network."""
-    from rmgl_jax.cpu.host_memory import keep_freed_pages
+    from rmgl_jax.cpu import keep_freed_memory
 
-    keep_freed_pages()
+    keep_freed_memory()
     import jax
     import jax.numpy as jnp
 
@@ -155,9 +155,9 @@ def jax_network(problem, parallel):
 
 def ceilings(problem):
     """The machine's own limits: a large matrix product, and reading and writing a long array."""
-    from rmgl_jax.cpu.host_memory import keep_freed_pages
+    from rmgl_jax.cpu import keep_freed_memory
 
-    keep_freed_pages()
+    keep_freed_memory()
     import jax
     import jax.numpy as jnp
 

@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 from rich.console import Console
 
 from data_prep.errors import ExpectedError
-from rmgl_jax.cpu.host_memory import keep_freed_pages
+from rmgl_jax.cpu import keep_freed_memory
 
 # Conditions of the machine, which the user can mend: full, read-only or forbidden storage.
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
@@ -39,7 +39,7 @@ class DistributedOptions:
 
 def start_jax(options: DistributedOptions) -> None:
     """Configures host memory and the compilation cache, and joins the other processes if any."""
-    keep_freed_pages()
+    keep_freed_memory()
     enable_compilation_cache()
     if options.enabled:
         jax.distributed.initialize(options.coordinator, options.processes, options.process)
