@@ -462,7 +462,7 @@ def test_what_a_network_has_not_is_said(tmp_path):
     assert "This network was trained without it." in part(html, "shifting")
     assert "This network has no stripes." in part(html, "regions")
     shown = re.findall(r"<small>(\S+)</small>", part(html, "responses").replace("<wbr>", ""))
-    assert shown == ["image", "local1/original"] * 2
+    assert shown == ["image", "global"] * 2
     assert "cam " not in part(html, "lists")
     assert "own camera" not in text(part(html, "lists"))
 
