@@ -1,12 +1,12 @@
 # `make test` and `make demo` work on a fresh clone: they make .venv from constraints.txt first.
+# Another Python: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-# Compiled programs are kept between runs, so that a second test run is faster than the first.
-export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+# Two workers; a module's tests stay in one of them, so that what they share is compiled once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: test lint format demo clean
+.PHONY: lint format check test demo clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; PYTHON=... chooses one.")'
@@ -14,20 +14,26 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Style, format, types and import directions.
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A module's tests stay in one worker, so that what they share is compiled once.
+# What to run while editing: everything but the tests that compile a network.
+check: lint
+	$(PYTEST) -m "not network"
+
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines --figures
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

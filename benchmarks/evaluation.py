@@ -1,11 +1,11 @@
-"""Times ranking and re-ranking against plain evaluators, with the peak memory of each.
+"""Measures time and peak memory of ranking and re-ranking, and of plain NumPy evaluators.
 
-    python -m benchmarks.evaluation market     # 3,368 x 15,913: against argsort and dense NumPy
-    python -m benchmarks.evaluation msmt17     # 11,659 x 82,161: what only fits in blocks
+    python -m benchmarks.evaluation market     # 3,368 x 15,913, with argsort and dense NumPy
+    python -m benchmarks.evaluation msmt17     # 11,659 x 82,161, in blocks only
     python -m benchmarks.evaluation growth     # galleries of 10,000 to 40,000
 
-Each measurement is a process of its own, so that its peak memory is its own: with the features and
-the imports. Its time is that of the evaluation alone, first as it passes, then summed over cores.
+Every measurement runs in its own process, so that its peak memory includes only imports, features
+and the evaluation. Times are of the evaluation alone: wall-clock time, and the sum over all cores.
 """
 
 import argparse
@@ -21,6 +21,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.evaluation_references import rank_by_argsort, rerank_dense
+from rmgl_jax.evaluation.ranking import rank_blocks, rank_features, rank_metrics
+from rmgl_jax.evaluation.reranking import rerank, rerank_blocks
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -34,10 +38,10 @@ class Problem:
     width: int
 
     def features(self, seed=0):
-        """(query, gallery, query_pids, query_camids, gallery_pids, gallery_camids).
+        """Generates (query, gallery, query_pids, query_camids, gallery_pids, gallery_camids).
 
-        An embedding is a point of a 128-dimensional space: its identity's center, a shift of its
-        camera and its own noise, mapped to `width` dimensions, with a little noise there.
+        An embedding is a point in 128 dimensions (center of its identity, shift of its camera, and
+        noise), mapped to `width` dimensions and perturbed by noise.
         """
         rng = np.random.default_rng(seed)
         latent, count = 128, self.queries + self.gallery
@@ -80,11 +84,7 @@ RERANK_BLOCKS = ("re-ranking and ranking in blocks", ("rerank_blocks",))
 
 
 def measure(method, problem):
-    """Time, peak memory and accuracy of one method; runs in the process that it measures."""
-    from benchmarks.evaluation_references import rank_by_argsort, rerank_dense
-    from rmgl_jax.evaluation.ranking import rank_blocks, rank_features, rank_metrics
-    from rmgl_jax.evaluation.reranking import rerank, rerank_blocks
-
+    """Measures time, peak memory and accuracy of one method in this process."""
     query, gallery, *labels = problem.features()
     if method in ("rank_by_argsort", "rank_metrics"):
         distances = 2 - 2 * query @ gallery.T
@@ -112,14 +112,14 @@ def measure(method, problem):
 
 
 def run(method, problem):
-    """`measure` in a new process."""
+    """Runs `measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.evaluation", "--measure", method]
     command.append(json.dumps(asdict(problem)))
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def compare(console, problem, title, methods):
-    """Prints the methods, as ratios to the first of them."""
+    """Prints the measurements of all methods, with ratios to the first one."""
     table = Table(
         title=f"{title}: {problem.queries:,} x {problem.gallery:,}, {problem.width:,}-d",
         box=box.SIMPLE_HEAD,
@@ -143,7 +143,7 @@ def compare(console, problem, title, methods):
 
 
 def main():
-    """Measures and prints."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("size", choices=("market", "msmt17", "growth"))
     if sys.argv[1:2] == ["--measure"]:
@@ -165,7 +165,7 @@ def main():
     for problem in problems:
         for title, methods in groups:
             compare(console, problem, title, methods)
-    console.print("mAP: step, of made-up embeddings; it shows that the methods agree.")
+    console.print("mAP (step) of synthetic embeddings, which shows that the methods agree.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Plain NumPy evaluators: what the package is measured against, and compared with in its tests."""
+"""Plain NumPy evaluators, as references for benchmarks and tests."""
 
 import numpy as np
 
 
 def rank_by_argsort(distances, query_pids, query_camids, gallery_pids, gallery_camids):
-    """(rank-1, step mAP) as most evaluators have it: sort the whole matrix, then walk the rows."""
+    """Computes (rank-1, step mAP) as most evaluators do: sorts the matrix, then loops over rows."""
     order = np.argsort(distances, axis=1, kind="stable")
     first, precisions = [], []
     for row, pid, camid in zip(order, query_pids, query_camids, strict=True):
@@ -20,7 +20,7 @@ def rank_by_argsort(distances, query_pids, query_camids, gallery_pids, gallery_c
 
 
 def rerank_dense(query, gallery, k1=20, k2=6, lambda_value=0.3, dtype=np.float32):
-    """k-reciprocal re-ranking as it is defined, with N x N matrices: [Q, G] distances."""
+    """Computes k-reciprocal re-ranking by its definition, with N x N matrices; returns [Q, G]."""
     n_query = len(query)
     features = np.concatenate([query, gallery]).astype(dtype)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -28,7 +28,7 @@ def rerank_dense(query, gallery, k1=20, k2=6, lambda_value=0.3, dtype=np.float32
     distances = np.maximum(2 - 2 * features @ features.T, 0)
     np.fill_diagonal(distances, 0)
     largest = distances.max(axis=0)
-    # Where all images are the same there is nothing to divide by.
+    # If all images are equal, all distances are 0.
     distances = (distances / np.where(largest > 0, largest, 1)).T
     np.fill_diagonal(distances, -1)  # An image is its own first neighbor, even among duplicates.
     order = np.argsort(distances, axis=1, kind="stable")

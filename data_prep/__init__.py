@@ -1,26 +1,23 @@
-"""Re-ID data sets: from files on disk to TFDS (ArrayRecord, no TensorFlow). Never imports jax.
+"""Re-ID datasets: from image files to TFDS (ArrayRecord, no TensorFlow).
 
-`prepare_dataset` prepares a set once and gives its builder; `read_records` reads a split of it at
-random; `open_prepared` opens it again from its directory, which is what a worker process needs.
+`prepare_dataset` prepares a dataset once and returns its builder; `read_records` reads a split of
+it with random access. Importing this package also makes the datasets known to TFDS, so that
+`tfds.builder("market1501")` finds them.
 """
 
-from typing import TYPE_CHECKING, Any
+from data_prep.datasets import dataset_names, published_test_sets, register_with_tfds
+from data_prep.preparing import find_prepared, prepare_dataset
+from data_prep.records import Record, Records, open_prepared, read_records
 
-if TYPE_CHECKING:
-    from data_prep.preparing import prepare_dataset
-    from data_prep.records import Records, open_prepared, read_records
+__all__ = [
+    "Record",
+    "Records",
+    "dataset_names",
+    "find_prepared",
+    "open_prepared",
+    "prepare_dataset",
+    "published_test_sets",
+    "read_records",
+]
 
-__all__ = ["Records", "open_prepared", "prepare_dataset", "read_records"]
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: a process that only checks images should not load TFDS."""
-    if name == "prepare_dataset":
-        from data_prep.preparing import prepare_dataset
-
-        return prepare_dataset
-    if name in __all__:
-        from data_prep import records
-
-        return getattr(records, name)
-    raise AttributeError(f"module 'data_prep' has no attribute {name!r}")
+register_with_tfds()

@@ -1,14 +1,17 @@
-"""What every builder of this package shares: features, checks and the writing of examples."""
+"""The base class of the builders: features, checks and the writing of examples."""
 
 import abc
 import warnings
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_prep.datasets import root_names
+from data_prep.errors import InputError, MissingFileError
 from data_prep.images import bad_images
 from data_prep.listing import Counts, Item, Listing
 from data_prep.progress import note, track
@@ -16,57 +19,111 @@ from data_prep.roots import find_root
 
 
 class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
-    """A person re-identification set: splits train, query and gallery, stored as ArrayRecord.
+    """A person re-identification dataset: splits train, query and gallery, stored as ArrayRecord.
 
-    A data set's own class says where its images lie (`list_images`) and how many there should be
-    (`expected`). Everything is checked before the first example is written, and TFDS gives the
-    directory its final name after the last, so that a directory under that name is complete.
+    A subclass finds the images (`is_root`, `list_images`) and gives their published number
+    (`expected`). Everything is checked before the first example is written. TFDS renames the
+    directory after the last one, so that a directory with the final name is complete.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Nothing is downloaded: manual_dir is where the images are."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Nothing is downloaded: request the images from the owners of the dataset, and pass their "
+        "directory as manual_dir."
+    )
 
     page: str = ""
-    """Where the images are requested from."""
-    layout: str
-    """What the root directory holds, in words."""
-    expected: Counts | None = None
-    """The published counts of the set."""
+    """Web page to request the images from."""
+    root_names: tuple[str, ...] = ()
+    """Directory names of published copies, in any case and punctuation; none if unpublished."""
+    same_test_images: bool = False
+    """Set if all variants have the same query and gallery images."""
+    named_by_user: bool = False
+    """Set if users name their variants themselves, as in "folder/NAME"."""
+    needs_source: bool = True
+    """Cleared if the builder makes the images itself."""
 
-    def __init__(self, *, allow_partial: bool = False, **kwargs: Any) -> None:
-        """Make the builder; `allow_partial` turns unexpected counts into a warning."""
+    def __init__(
+        self, *, allow_partial: bool = False, file_format: Any = None, **kwargs: Any
+    ) -> None:
+        """Makes the builder.
+
+        Args:
+          allow_partial: turn unexpected counts into a warning.
+          file_format: of the records, for instance "tfrecord" for tf.data. None is that of the
+            prepared dataset, or ArrayRecord, which needs no TensorFlow.
+          **kwargs: see `tfds.core.DatasetBuilder`.
+        """
         self.allow_partial = allow_partial
-        super().__init__(file_format="array_record", **kwargs)
+        super().__init__(file_format=file_format, **kwargs)
+        if file_format is None and not self.is_prepared():
+            self.info.set_file_format("array_record", override=True)
+
+    @property
+    @abc.abstractmethod
+    def layout(self) -> str:
+        """What the root directory contains, in words."""
+
+    @property
+    def expected(self) -> Counts | None:
+        """Published counts; None if there are none."""
+        return None
 
     @abc.abstractmethod
     def is_root(self, directory: Path) -> bool:
-        """Whether a directory is the root of the set."""
+        """Tells whether a directory is the root of the dataset."""
 
     @abc.abstractmethod
     def list_images(self, root: Path) -> Listing:
-        """List the images of the set below its root."""
+        """Lists the images of the dataset below its root."""
 
-    def find_source(self, source: Path | None) -> Path:
-        """The root of the set at or near `source`.
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names that `data_prep.prepare_dataset` takes: one for each variant."""
+        if cls.named_by_user:
+            return ()
+        return tuple(f"{cls.name}/{variant}" for variant in cls.builder_configs) or (cls.name,)
+
+    @classmethod
+    def choose_config(cls, variant: str, source: str | PathLike[str] | None) -> Any:
+        """The builder configuration of a variant ("" is none), from a source directory if given.
 
         Raises:
-          FileNotFoundError: it is not there. Says where was looked and how to get the images.
+          InputError: there is no such variant.
+        """
+        name = f"{cls.name}/{variant}" if variant else cls.name
+        if name not in cls.names():
+            raise InputError(f"Unknown dataset {name!r}; there is {', '.join(cls.names())}.")
+        return variant or None
+
+    def is_prepared(self) -> bool:
+        """Tells whether the dataset is prepared in its directory."""
+        # TFDS logs a warning where there is nothing at all.
+        return self.data_path.exists() and super().is_prepared()
+
+    def find_source(self, source: str | PathLike[str] | None) -> Path:
+        """Finds the root of the dataset at or near `source`.
+
+        Raises:
+          MissingFileError: not there. Says where it was searched and how to get the images.
+          InputError: several directories could be the root.
         """
         config = f" --config {self.builder_config.name}" if self.BUILDER_CONFIGS else ""
         help_text = (
             f"{f'Request the images from {self.page}, then run' if self.page else 'Run'} "
             f"`python -m data_prep.{self.name} --source DIR{config}`. "
-            "`python -m experiments.synthetic_rmgl` runs at once, on synthetic images."
+            "`python -m experiments.synthetic_rmgl` needs no images: it renders its own."
         )
         if source is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{self.name} is not prepared in {self.data_path}, and no source was given. "
                 f"{help_text}"
             )
-        return find_root(source, self.name, self.is_root, self.layout, help_text)
+        return find_root(source, self.name, root_names(), self.is_root, self.layout, help_text)
 
-    def make_source(self, root: Path) -> None:
-        """Make the images below `root`, for a set that can; others have them."""
+    def source_images(self, dl_manager: tfds.download.DownloadManager) -> Listing:
+        """Lists the images of the directory that TFDS was given (`manual_dir`)."""
+        return self.list_images(self.find_source(dl_manager.manual_dir))
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -76,8 +133,8 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(doc="The original file, not re-encoded."),
-                    "pid": tfds.features.Scalar(np.int64, doc="Raw identity."),
-                    "camid": tfds.features.Scalar(np.int64, doc="From 0; -1: not known."),
+                    "pid": tfds.features.Scalar(np.int64, doc="Identity as in the dataset."),
+                    "camid": tfds.features.Scalar(np.int64, doc="Camera from 0; -1 if unknown."),
                     "name": tfds.features.Text(doc="File name."),
                 }
             ),
@@ -89,7 +146,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        listing = self.list_images(self.find_source(Path(dl_manager.manual_dir)))
+        listing = self.source_images(dl_manager)
         notes = listing.summary()
         for line in notes:
             note(f"{self.name}: {line}")
@@ -100,7 +157,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
         }
 
     def _check(self, listing: Listing) -> list[str]:
-        """Differences from the published counts, if allowed; raise for anything else wrong."""
+        """Returns the differences from the published counts if allowed; raises for other errors."""
         differences = self.expected.differences(listing.splits) if self.expected else []
         empty = [f"{split} has no images" for split, items in listing.splits.items() if not items]
         wrong = empty + ([] if self.allow_partial else differences)
@@ -118,7 +175,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             wrong.append(f"{len(problems)} bad files:\n  " + "\n  ".join(problems))
         if wrong:
             hint = " (allow_partial accepts other counts)" if differences else ""
-            raise ValueError(f"{self.name} was not prepared{hint}: " + "; ".join(wrong))
+            raise InputError(f"{self.name} was not prepared{hint}: " + "; ".join(wrong))
         if differences:
             warnings.warn(f"{self.name} is partial: {'; '.join(differences)}", stacklevel=2)
         return differences

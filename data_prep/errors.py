@@ -4,6 +4,11 @@ Command lines print an `ExpectedError` in one line and exit with status 1; every
 a bug and shows its traceback. Each class is also the built-in exception that a caller would expect.
 """
 
+import errno
+
+# Conditions of the machine that the user can mend: full, read-only or forbidden storage.
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
 
 class ExpectedError(Exception):
     """Base of the errors whose message is all that the user needs."""
@@ -23,3 +28,14 @@ class MissingPackageError(ExpectedError, ImportError):
 
 class WriteError(ExpectedError, OSError):
     """A file could not be written. Says which one and the system's reason."""
+
+
+def is_expected(error: BaseException) -> bool:
+    """Tells errors that a command line prints in one line from bugs, which keep their traceback.
+
+    Besides each `ExpectedError` these are the system's errors about full, read-only or forbidden
+    storage.
+    """
+    if isinstance(error, ExpectedError):
+        return True
+    return isinstance(error, OSError) and error.errno in _STORAGE_ERRORS

@@ -1,4 +1,4 @@
-"""The images of a data set as found on disk, and whether they are as many as they should be."""
+"""The images of a dataset as found on disk, and the comparison with the published counts."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ from typing import NamedTuple, Protocol
 from data_prep.names import Label, is_image_name, parse_market_name
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-"""Market-1501's folder of every split; most other sets are handed around in the same layout."""
+"""Market-1501's folder of every split; most other datasets are distributed in the same layout."""
 
 JUNK_PID = -1
 NO_CAMERA = -1
 
 
 class Encoded(Protocol):
-    """Whatever holds an encoded image: a file's path, or a place in a container."""
+    """An encoded image: the path of a file, or a position in a container."""
 
     def read_bytes(self) -> bytes:
         """The encoded image."""
@@ -35,31 +35,31 @@ class Item(NamedTuple):
 
 @dataclass
 class Listing:
-    """What lies in a source directory."""
+    """The content of a source directory."""
 
     splits: dict[str, list[Item]] = field(default_factory=dict)
     """Images by split."""
     problems: list[str] = field(default_factory=list)
-    """Files that should have been images of the set but cannot be."""
+    """Files that should be images of the dataset but cannot be."""
     notes: list[str] = field(default_factory=list)
-    """What to tell the user about what was found and left out."""
+    """Sentences for the user about what was found and left out."""
     others: list[str] = field(default_factory=list)
     """Files and folders among the images that are not images."""
 
     def summary(self) -> list[str]:
-        """All there is to tell, a line each."""
+        """Sentences for the user, the last about the files that are not images."""
         if not self.others:
             return self.notes
         shown = ", ".join(self.others[:5]) + (", ..." if len(self.others) > 5 else "")
         return [*self.notes, f"left out {len(self.others)} that are not images: {shown}"]
 
     def digest(self) -> str:
-        """Digest of the labels, names and sizes of the images: tells two sources apart."""
+        """Digest of the labels, names and sizes of the images, which tells two sources apart."""
         digest = hashlib.sha256()
         for split, items in self.splits.items():
             for item in items:
-                on_disk = isinstance(item.file, Path) and item.file.is_file()
-                size = item.file.stat().st_size if on_disk else 0
+                file = item.file
+                size = file.stat().st_size if isinstance(file, Path) and file.is_file() else 0
                 line = f"{split}\0{item.name}\0{item.pid}\0{item.camid}\0{size}\n"
                 digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -75,13 +75,13 @@ class Count:
 
 @dataclass(frozen=True)
 class Counts:
-    """Size of a data set as published."""
+    """Size of a dataset as published."""
 
     splits: Mapping[str, Count]
     cameras: int
 
     def differences(self, splits: Mapping[str, list[Item]]) -> list[str]:
-        """One sentence for every number that differs from the published one."""
+        """Returns a sentence for every number that differs from the published one."""
         different = []
         for split, count in self.splits.items():
             items = splits.get(split, [])
@@ -98,7 +98,7 @@ class Counts:
 
 
 def image_files(directory: Path, listing: Listing) -> list[Path]:
-    """The images directly in a directory, by name; the rest goes to the listing's `others`."""
+    """Lists the images directly in a directory by name; adds the rest to `listing.others`."""
     images = []
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.is_dir() or not is_image_name(entry.name):
@@ -115,10 +115,17 @@ def label_files(
     parse: Callable[[str], Label | None],
     first_camera: int,
 ) -> list[Item]:
-    """Items of the files, whose base names carry the labels.
+    """Reads the labels in the base names of some files.
 
     Junk (identity -1) is dropped from the gallery and noted; anywhere else it is a problem, and
-    so is a name that does not parse. Cameras are counted from 0: `first_camera` is subtracted.
+    so is a name that does not parse.
+
+    Args:
+      paths: the files.
+      listing: gets the problems and notes.
+      split: "train", "query" or "gallery".
+      parse: reads a base name.
+      first_camera: number of the first camera in the names; it becomes camera 0.
     """
     items, junk = [], 0
     for path in paths:
@@ -143,12 +150,12 @@ def label_files(
 
 
 def is_market_root(directory: Path) -> bool:
-    """Whether a directory has Market-1501's three folders."""
+    """Tells whether a directory has Market-1501's three folders."""
     return all((directory / folder).is_dir() for folder in MARKET_FOLDERS.values())
 
 
 def list_market(root: Path) -> Listing:
-    """Images of a directory in Market-1501's layout and file names (cameras there start at 1)."""
+    """Lists a directory with Market-1501's layout and file names (cameras start at 1)."""
     listing = Listing()
     for split, folder in MARKET_FOLDERS.items():
         paths = image_files(root / folder, listing)

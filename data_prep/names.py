@@ -1,4 +1,4 @@
-"""What a file's base name says: is it an image, whose, and from which camera."""
+"""Parse file names: is it an image, of which identity, and from which camera."""
 
 import re
 from typing import NamedTuple
@@ -23,15 +23,15 @@ class Label(NamedTuple):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file counts as an image, by its last suffix in any case.
+    """Tells whether a file is an image, by its last suffix in any case.
 
-    Hidden files do not: a Mac leaves `._0002_c1s1_000451_03.jpg` beside every image it copies.
+    Hidden files are not: macOS leaves `._0002_c1s1_000451_03.jpg` next to every image it copies.
     """
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def parse_market_name(name: str) -> Label | None:
-    """Label of a base name such as `0002_c1s1_000451_03.jpg`; None if it is not of that form.
+    """Parses a base name such as `0002_c1s1_000451_03.jpg`; None if it has another form.
 
     Pass the base name, never the path: a directory `12_c3` reads like a label.
     """
@@ -40,7 +40,7 @@ def parse_market_name(name: str) -> Label | None:
 
 
 def parse_own_name(name: str) -> Label | None:
-    """As `parse_market_name`, for own images: the camera may be missing, or be `cam3`."""
+    """Parses a base name of own images, where the camera may be missing, or be `cam3`."""
     found = _OWN.match(name)
     if not found:
         return None
@@ -49,6 +49,6 @@ def parse_own_name(name: str) -> Label | None:
 
 
 def find_camera(name: str) -> int | None:
-    """Camera number in a base name of any form, as in `c3_0001.jpg` or `shop_cam3_17.png`."""
+    """Finds the camera in a base name of any form, as `c3_0001.jpg` or `shop_cam3_17.png`."""
     found = _CAMERA.search(name)
     return int(found["camera"]) if found else None

@@ -1,4 +1,4 @@
-"""Progress and notes for the person at the terminal, on standard error."""
+"""Progress bars and notes on standard error."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -10,12 +10,12 @@ T = TypeVar("T")
 
 
 def note(message: str) -> None:
-    """Say one line."""
+    """Prints one line."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
 
 def track(items: Iterable[T], sizes: Sequence[int], description: str) -> Iterator[T]:
-    """Yield the items under a progress bar that advances by each one's size."""
+    """Yields the items under a progress bar that advances by the size of each."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

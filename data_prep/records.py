@@ -1,8 +1,8 @@
-"""Reading a prepared set: random access to the encoded images and their labels."""
+"""Random access to the encoded images and the labels of a prepared dataset."""
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TypedDict
+from typing import TypedDict, overload
 
 import tensorflow_datasets as tfds
 
@@ -13,15 +13,15 @@ class Record(TypedDict):
     image_bytes: bytes
     """The original file."""
     pid: int
-    """Raw identity: labels `0..n-1` are the reader's to derive."""
+    """Identity as in the dataset, not a label in `0..n-1`."""
     camid: int
-    """Camera from 0; -1 in a set without camera ids."""
+    """Camera from 0; -1 in a dataset without camera ids."""
     name: str
     """File name."""
 
 
 class Records(Sequence[Record]):
-    """A split, read at random: `records[i]` reads one image and decodes nothing."""
+    """A split with random access: `records[i]` reads one image and decodes nothing."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
         self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -29,7 +29,15 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Record:
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of a split of {len(self)}")
         example = self._source[index]
@@ -45,7 +53,7 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
     """The records of a prepared split, "train", "query" or "gallery".
 
     Raises:
-      KeyError: the set has no such split.
+      KeyError: the dataset has no such split.
     """
     if split not in builder.info.splits:
         raise KeyError(f"{builder.name} has no split {split!r}, only {list(builder.info.splits)}")
@@ -53,5 +61,5 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
 
 
 def open_prepared(path: str | PathLike[str]) -> tfds.core.DatasetBuilder:
-    """The builder of a prepared set from its directory (`builder.data_path`), e.g. in a worker."""
+    """The builder of a prepared dataset from its directory (`builder.data_path`)."""
     return tfds.builder_from_directory(path)

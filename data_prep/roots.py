@@ -1,15 +1,10 @@
-"""Where a data set lies: its root directory, under the names in use, one level up or down."""
+"""Find the root directory of a dataset, under its known names, one level up or down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 
-ROOT_NAMES = {
-    "market1501": ("Market-1501-v15.09.15", "Market-1501", "Market1501", "Market"),
-    "dukemtmc_reid": ("DukeMTMC-reID", "DukeMTMC", "Duke"),
-    "cuhk03_np": ("CUHK03-NP", "CUHK03", "cuhk03_release", "cuhk03_new", "CUHK-03"),
-    "msmt17": ("MSMT17_V1", "MSMT17_V2", "MSMT17"),
-}
-"""Directory names in use, by set. Case and punctuation do not matter."""
+from data_prep.errors import InputError, MissingFileError
 
 
 def _plain(name: str) -> str:
@@ -17,50 +12,60 @@ def _plain(name: str) -> str:
 
 
 def find_root(
-    source: Path, dataset: str, is_root: Callable[[Path], bool], expected: str, help_text: str = ""
+    source: str | PathLike[str],
+    dataset: str,
+    root_names: Mapping[str, Sequence[str]],
+    is_root: Callable[[Path], bool],
+    expected: str,
+    help_text: str = "",
 ) -> Path:
-    """The data set's root: `source`, a directory in it, or the directory it lies in.
+    """Finds the root of a dataset: `source`, a directory in it, or the directory it lies in.
+
+    A directory named as another dataset is not taken for this one, since several have the same
+    layout.
 
     Args:
-      source: where the user says the data is.
-      dataset: a key of `ROOT_NAMES`; other values have no names of their own.
-      is_root: whether a directory has the set's layout.
+      source: the directory that the user gave.
+      dataset: name of the dataset.
+      root_names: directory names by dataset; case and punctuation do not matter. A dataset without
+        any may be in a directory of any name.
+      is_root: tells whether a directory has the layout of the dataset.
       expected: the layout in words, for the error.
-      help_text: what else the error says, e.g. where to request the data.
+      help_text: added to the error, for instance where to request the images.
 
     Raises:
-      FileNotFoundError: no root; says where was looked and what for.
-      ValueError: several directories could be the root.
+      MissingFileError: no root; says which directories were searched, and for what.
+      InputError: several directories could be the root.
     """
     source = Path(source).expanduser()
     if not source.is_dir():
-        raise FileNotFoundError(
-            f"{dataset}: {source} is not a directory; wanted one that holds {expected}. {help_text}"
+        raise MissingFileError(
+            f"{dataset}: {source} is not a directory; expected one that contains {expected}. "
+            f"{help_text}"
         )
     source = source.resolve()
     children = sorted(child for child in source.iterdir() if child.is_dir())
-    names = {_plain(name): owner for owner, owned in ROOT_NAMES.items() for name in owned}
-    owner = {child: names.get(_plain(child.name)) for child in children}
-    # A directory under the set's own name comes before one that merely has the layout, since
-    # several sets share Market-1501's; one under another set's name is not taken for this one.
-    unnamed = [child for child in children if owner[child] is None or dataset not in ROOT_NAMES]
+    owners = {_plain(name): owner for owner, names in root_names.items() for name in names}
+    owner = {child: owners.get(_plain(child.name)) for child in children}
+    any_name = not root_names.get(dataset)
     for group in (
         [source],
+        # A directory named as the dataset comes before one that only has the layout.
         [child for child in children if owner[child] == dataset],
         [source.parent],
-        unnamed,
+        [child for child in children if owner[child] is None or any_name],
     ):
         roots = [directory for directory in group if is_root(directory)]
         if len(roots) > 1:
-            raise ValueError(
-                f"{dataset}: several directories in {source} could be the set: "
-                f"{', '.join(root.name for root in roots)}. Pass the one that is meant."
+            raise InputError(
+                f"{dataset}: several directories in {source} could be the dataset: "
+                f"{', '.join(root.name for root in roots)}. Pass one of them."
             )
         if roots:
             return roots[0]
-    looked = [source, *children, source.parent]
-    raise FileNotFoundError(
-        f"{dataset}: wanted a directory that holds {expected}; looked in "
-        f"{', '.join(str(directory) for directory in looked[:12])}"
-        f"{f' and {len(looked) - 12} more' if len(looked) > 12 else ''}. {help_text}"
+    searched = [source, *children, source.parent]
+    raise MissingFileError(
+        f"{dataset}: found no directory that contains {expected}; searched "
+        f"{', '.join(str(directory) for directory in searched[:12])}"
+        f"{f' and {len(searched) - 12} more' if len(searched) > 12 else ''}. {help_text}"
     )

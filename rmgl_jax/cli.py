@@ -1,6 +1,53 @@
-"""The command `rmgl`."""
+"""The command `rmgl`, also `python -m rmgl_jax`: one subcommand for each task."""
+
+import importlib
+import sys
+from typing import NamedTuple
+
+from rmgl_jax import __version__
 
 
-def main() -> None:
-    """Runs the subcommand that the command line names."""
-    raise NotImplementedError
+class Command(NamedTuple):
+    """A subcommand: where its `main(arguments)` is, imported only when it is called."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "prepare": Command("data_prep.command", "prepare a dataset from files that you have"),
+    "train": Command("rmgl_jax.experiment.train_command", "train on a prepared dataset, or resume"),
+    "evaluate": Command("rmgl_jax.experiment.evaluate_command", "CMC and mAP of a trained model"),
+    "embed": Command("rmgl_jax.gallery.embed_files", "embeddings of image files"),
+    "report": Command("rmgl_jax.report.command", "write a run as one self-contained page"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the subcommand that the command line names; status 2 if there is none of that name."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+    elif name == "--version":
+        print(f"rmgl_jax {__version__}")
+    elif name in COMMANDS:
+        importlib.import_module(COMMANDS[name].module).main(rest)
+    else:
+        print(f"rmgl has no command {name!r}.\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+
+
+def usage() -> str:
+    """All subcommands, a line each."""
+    lines = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: rmgl COMMAND [OPTIONS]",
+            "",
+            "Person re-identification with RMGL in JAX.",
+            "",
+            *lines,
+            "",
+            "rmgl COMMAND --help shows the options of a command.",
+        ]
+    )

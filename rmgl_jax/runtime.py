@@ -1,7 +1,6 @@
 """Set-up of a command-line process: JAX, logging, and expected errors printed in one line."""
 
 import contextlib
-import errno
 import inspect
 import logging
 import os
@@ -16,11 +15,8 @@ import jax
 from absl import logging as absl_logging
 from rich.console import Console
 
-from data_prep.errors import ExpectedError
+from data_prep.errors import ExpectedError, is_expected
 from rmgl_jax.cpu import keep_freed_memory
-
-# Conditions of the machine, which the user can mend: full, read-only or forbidden storage.
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -57,13 +53,17 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
     """Prints expected errors in one line and exits with status 1.
 
     Expected are `ExpectedError`s and full, read-only or forbidden storage. Anything else is a bug
-    and keeps its traceback; with `debug` every error does.
+    and keeps its traceback; with `debug` every error does. Ctrl-C exits with status 130.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        console.print("Interrupted.")
+        sys.exit(130)
     except (ExpectedError, OSError) as error:
-        expected = isinstance(error, ExpectedError) or error.errno in _STORAGE_ERRORS
-        if debug or not expected:
+        if debug or not is_expected(error):
             raise
         console.print("[bold red]Error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False)

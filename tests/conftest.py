@@ -1,6 +1,7 @@
-"""The strict session every test runs in."""
+"""Settings of every test session: four CPU devices, strict ranks, repeatable examples."""
 
 import os
+from pathlib import Path
 
 # Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set
 # before jax is imported; a second flag the caller set is kept.
@@ -8,6 +9,12 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Compiled programs are kept between sessions, also for the processes that tests start.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 from hypothesis import HealthCheck, settings

@@ -79,7 +79,7 @@ def protocol_name(variant):
 
 @pytest.mark.parametrize("variant", ["labeled", "detected"])
 @pytest.mark.parametrize("place", [".", "cuhk03_release"])
-def test_every_image_pid_and_camid_of_the_matlab_files(tmp_path, variant, place):
+def test_matlab_files_give_every_image_pid_and_camid(tmp_path, variant, place):
     root = tmp_path / "CUHK03"
     (root / place).mkdir(parents=True)
     # One variant must not need the other's files.
@@ -93,7 +93,7 @@ def test_every_image_pid_and_camid_of_the_matlab_files(tmp_path, variant, place)
             np.testing.assert_array_equal(decoded, pixels(record["name"], variant))
 
 
-def test_images_missing_from_the_matlab_file_are_all_named(tmp_path):
+def test_matlab_names_all_missing_images(tmp_path):
     write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
     names = list(FILELIST)
     names[0], names[3], names[4] = "1_002_1_01.png", "4_009_1_01.png", "other.png"
@@ -108,7 +108,7 @@ def test_images_missing_from_the_matlab_file_are_all_named(tmp_path):
         assert wanted in str(error.value)
 
 
-def test_another_mat_file_is_not_a_protocol(tmp_path):
+def test_matlab_refuses_another_file_as_protocol(tmp_path):
     write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
     scipy.io.savemat(tmp_path / protocol_name("detected"), {"labels": [1]})
     with pytest.raises(ValueError, match="no filelist, train_idx, query_idx, gallery_idx in it"):
@@ -116,7 +116,7 @@ def test_another_mat_file_is_not_a_protocol(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["labeled", "detected"])
-def test_folders_in_markets_layout(tmp_path, variant):
+def test_cuhk03_reads_folders_in_markets_layout(tmp_path, variant):
     root = tmp_path / "cuhk03-np"
     write_market(root / variant)
     # The root, the directory above it, or the variant's own.
@@ -125,7 +125,7 @@ def test_folders_in_markets_layout(tmp_path, variant):
         assert read_labels(builder) == market_labels()
 
 
-def test_one_variant_is_not_taken_for_the_other(tmp_path):
+def test_cuhk03_does_not_take_one_variant_for_the_other(tmp_path):
     write_market(tmp_path / "detected")
     for source in (tmp_path, tmp_path / "detected"):
         with pytest.raises(FileNotFoundError, match="labeled/bounding_box_train"):
@@ -136,7 +136,7 @@ def test_one_variant_is_not_taken_for_the_other(tmp_path):
     ("variant", "images"),
     [("labeled", [7_368, 1_400, 5_328]), ("detected", [7_365, 1_400, 5_332])],
 )
-def test_published_counts(tmp_path, variant, images):
+def test_cuhk03_published_counts(tmp_path, variant, images):
     counts = Builder(data_dir=tmp_path, config=variant).expected
     assert [count.images for count in counts.splits.values()] == images
     assert [count.identities for count in counts.splits.values()] == [767, 700, 700]

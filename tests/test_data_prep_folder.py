@@ -19,7 +19,7 @@ def labels(listing):
 
 
 @pytest.mark.parametrize("folders", [("train", "gallery"), ("bounding_box_train", "gallery")])
-def test_markets_layout_under_either_folder_names(tmp_path, folders):
+def test_list_own_reads_markets_layout_under_either_folder_name(tmp_path, folders):
     source = write_market(tmp_path / "own" / "12_c3")
     for name, folder in zip(("bounding_box_train", "bounding_box_test"), folders, strict=True):
         (source / name).rename(source / folder)
@@ -31,7 +31,7 @@ def test_markets_layout_under_either_folder_names(tmp_path, folders):
     }
 
 
-def test_no_camera_ids(tmp_path, capsys):
+def test_list_own_without_camera_ids(tmp_path, capsys):
     source = tmp_path / "own"
     write_images(source / "train", ["0001_1.jpg", "0001_2.jpg", "7.png"])
     write_images(source / "query", ["12.jpg"])
@@ -44,7 +44,7 @@ def test_no_camera_ids(tmp_path, capsys):
     assert "no camera ids" in capsys.readouterr().err
 
 
-def test_a_folder_for_each_identity(tmp_path, capsys):
+def test_list_own_reads_a_folder_for_each_identity(tmp_path, capsys):
     source = tmp_path / "own"
     write_images(source / "train", ["notes.txt", ".cache/1.jpg"])
     write_images(source / "train", ["0004/c1_a.jpg", "0004/c2_b.jpg", "17/x_cam0.png"])
@@ -52,7 +52,7 @@ def test_a_folder_for_each_identity(tmp_path, capsys):
     write_images(source / "gallery", ["5/c1_a.jpg", "-1/c1_a.jpg", "0/c1_b.JPG", "5/Thumbs.db"])
     assert read_labels(prepare(source, tmp_path)) == {
         "train": {"0004/c1_a.jpg": (4, 1), "0004/c2_b.jpg": (4, 2), "17/x_cam0.png": (17, 0)},
-        # The folder says who it is, not the name.
+        # The identity is that of the folder, not of the file name.
         "query": {"5/0009_c3s1_000001_00.jpg": (5, 3)},
         "gallery": {"5/c1_a.jpg": (5, 1), "0/c1_b.JPG": (0, 1)},
     }
@@ -61,7 +61,7 @@ def test_a_folder_for_each_identity(tmp_path, capsys):
     assert "dropped 1 junk images" in said
 
 
-def test_folders_named_by_words_are_numbered_alike_in_every_split(tmp_path):
+def test_list_own_numbers_folders_named_by_words_alike_in_every_split(tmp_path):
     write_images(tmp_path / "train", ["carol/1.jpg", "alice/1.jpg"])
     write_images(tmp_path / "query", ["bob/1.jpg"])
     write_images(tmp_path / "gallery", ["dave/1.jpg", "bob/2.jpg", "12/1.jpg"])
@@ -74,7 +74,7 @@ def test_folders_named_by_words_are_numbered_alike_in_every_split(tmp_path):
     }
 
 
-def test_known_and_unknown_cameras_do_not_mix(tmp_path):
+def test_list_own_refuses_known_and_unknown_cameras_together(tmp_path):
     write_images(tmp_path / "own" / "query", ["1_c1_1.jpg"])
     write_images(tmp_path / "own" / "gallery", ["1_c2_1.jpg", "2_1.jpg"])
     with pytest.raises(ValueError, match=r"1 of 3 images have no camera .*2_1\.jpg has none"):
@@ -85,22 +85,22 @@ def test_known_and_unknown_cameras_do_not_mix(tmp_path):
     ("train", "message"),
     [
         (["1/a.jpg", "01/a.jpg"], "01 and 1 are the same number"),
-        (["1/a.jpg", "stray.jpg"], "stray.jpg: beside the folders of the identities"),
+        (["1/a.jpg", "stray.jpg"], "stray.jpg: not in a folder of an identity"),
         (["alice.jpg"], "alice.jpg: no identity and camera in its name"),
     ],
 )
-def test_what_cannot_be_told_apart_is_a_problem(tmp_path, train, message):
+def test_list_own_reports_ambiguous_identities(tmp_path, train, message):
     write_images(tmp_path / "train", train)
     assert message in "\n".join(list_own(tmp_path).problems)
 
 
-def test_numbers_in_one_split_and_names_in_another_are_a_problem(tmp_path):
+def test_list_own_reports_numbers_in_one_split_and_names_in_another(tmp_path):
     write_images(tmp_path / "query", ["alice/a.jpg"])
     write_images(tmp_path / "gallery", ["0001_1.jpg"])
     assert "folder names in one split and numbers" in list_own(tmp_path).problems[0]
 
 
-def test_some_splits_alone(tmp_path, capsys):
+def test_list_own_accepts_some_splits_alone(tmp_path, capsys):
     write_images(tmp_path / "a" / "train", ["1_1.jpg"])
     assert list(prepare(tmp_path / "a", tmp_path, "folder/a").info.splits) == ["train"]
     assert "no folder for query and gallery" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_some_splits_alone(tmp_path, capsys):
         prepare(tmp_path / "c", tmp_path, "folder/c")
 
 
-def test_sources_are_not_confused(tmp_path):
+def test_folder_sources_are_not_confused(tmp_path):
     write_images(tmp_path / "a" / "train", ["1_1.jpg", "2_1.jpg"])
     write_images(tmp_path / "b" / "train", ["1_1.jpg", "3_1.jpg"])
     # Without a name each is kept under its file list.
@@ -133,7 +133,7 @@ def test_sources_are_not_confused(tmp_path):
         prepare(tmp_path / "a", tmp_path, "folder/mine")
 
 
-def test_names_and_sources_that_are_missing_or_bad(tmp_path):
+def test_folder_refuses_missing_sources_and_bad_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="pass the directory of the images"):
         prepare(None, tmp_path, "folder")
     with pytest.raises(FileNotFoundError, match="folder is not prepared in"):
@@ -143,7 +143,7 @@ def test_names_and_sources_that_are_missing_or_bad(tmp_path):
         prepare(tmp_path / "a", tmp_path, "folder/../x")
 
 
-def test_names_that_are_not_utf8_are_problems(tmp_path):
+def test_folder_refuses_names_that_are_not_utf8(tmp_path):
     folder = os.fsencode(tmp_path / "own" / "train")
     os.makedirs(folder + b"/caf\xe9")
     for name in (b"/caf\xe9/1.jpg", b"/caf\xe9/2.jpg"):

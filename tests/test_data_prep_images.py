@@ -12,19 +12,19 @@ from tests.tiny_trees import image_bytes, prepare_partial, write_images
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_whole_images_have_no_problem_whatever_their_suffix(tmp_path, image_format):
+def test_image_problem_accepts_whole_images_of_any_suffix(tmp_path, image_format):
     path = tmp_path / "a.jpg"
     path.write_bytes(image_bytes(0, image_format))
     assert image_problem(path) is None
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16"])
-def test_images_of_other_modes_decode(tmp_path, mode):
+def test_image_problem_accepts_other_modes(tmp_path, mode):
     Image.fromarray(np.zeros((4, 4), np.uint8)).convert(mode).save(tmp_path / "a.png")
     assert image_problem(tmp_path / "a.png") is None
 
 
-def test_every_kind_of_bad_file_is_told(tmp_path):
+def test_bad_images_tells_every_kind_of_bad_file(tmp_path):
     whole = image_bytes(0)
     bad = {
         "empty.jpg": b"",
@@ -47,20 +47,20 @@ def test_every_kind_of_bad_file_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
-def test_a_header_that_promises_pixels_by_the_hundred_million_is_bad(tmp_path, side):
+def test_image_problem_refuses_headers_of_huge_images(tmp_path, side):
     encoded = bytearray(image_bytes(0, "BMP"))
     encoded[18:26] = side.to_bytes(4, "little") * 2
     (tmp_path / "a.bmp").write_bytes(encoded)
     assert "DecompressionBomb" in image_problem(tmp_path / "a.bmp")
 
 
-def test_several_processes_find_what_one_does(tmp_path):
+def test_bad_images_finds_the_same_in_several_processes(tmp_path):
     whole = image_bytes(0)
-    for i in range(1100):
+    for i in range(300):
         (tmp_path / f"{i:04d}.jpg").write_bytes(whole[:1500] if i % 97 == 0 else whole)
     paths = sorted(tmp_path.iterdir())
     found = bad_images(paths, "checking", processes=2)
-    assert [path.name for path, _ in found] == [f"{i:04d}.jpg" for i in range(0, 1100, 97)]
+    assert [path.name for path, _ in found] == [f"{i:04d}.jpg" for i in range(0, 300, 97)]
     assert found == bad_images(paths, "checking", processes=1)
 
 

@@ -15,7 +15,7 @@ from tests.tiny_trees import (
 # A parent directory whose name reads like a label: only base names may be parsed.
 @pytest.mark.parametrize("parents", ["12_c3/Market-1501-v15.09.15", "0009_c5s1_000001_00"])
 @pytest.mark.parametrize("dataset", ["market1501", "dukemtmc_reid"])
-def test_every_pid_and_camid_of_a_market_tree(tmp_path, parents, dataset, capsys):
+def test_market_layout_gives_every_pid_and_camid(tmp_path, parents, dataset, capsys):
     source = write_market(tmp_path / parents)
     builder = prepare_partial(dataset, source, tmp_path / "tfds")
     assert read_labels(builder) == market_labels()
@@ -25,7 +25,7 @@ def test_every_pid_and_camid_of_a_market_tree(tmp_path, parents, dataset, capsys
     assert "Thumbs.db" in said
 
 
-def test_dukes_own_names(tmp_path):
+def test_dukemtmc_reads_its_own_names(tmp_path):
     names = {"0001_c2_f0046182.jpg": (1, 1), "7139_c8_f0230000.jpg": (7139, 7)}
     for folder in ("bounding_box_train", "query", "bounding_box_test"):
         write_images(tmp_path / "DukeMTMC-reID" / folder, names)
@@ -33,7 +33,7 @@ def test_dukes_own_names(tmp_path):
     assert read_labels(builder) == {split: names for split in ("train", "query", "gallery")}
 
 
-def test_files_that_cannot_be_of_the_set_are_problems(tmp_path):
+def test_list_market_reports_files_that_cannot_belong(tmp_path):
     source = write_market(tmp_path)
     write_images(source / "bounding_box_train", ["noname.jpg", "-1_c1s1_000001_00.jpg"])
     write_images(source / "query", ["0001_c0s1_000001_00.jpg", f"{2**63}_c1s1_000001_00.jpg"])
@@ -52,7 +52,7 @@ def test_files_that_cannot_be_of_the_set_are_problems(tmp_path):
         (Duke, (16_522, 2_228, 17_661), (702, 702, 1_110), 8),
     ],
 )
-def test_published_counts(builder, images, identities, cameras):
+def test_market_and_duke_published_counts(builder, images, identities, cameras):
     counts = builder.expected
     assert tuple(count.images for count in counts.splits.values()) == images
     assert tuple(count.identities for count in counts.splits.values()) == identities

@@ -33,7 +33,7 @@ def write_msmt17(root, folders=("train", "test")):
     [("MSMT17_V1", ("train", "test")), ("MSMT17_V2", ("mask_train_v2", "mask_test_v2"))],
 )
 @pytest.mark.parametrize("config", ["train", "trainval"])
-def test_every_pid_and_camid(tmp_path, root, folders, config):
+def test_msmt17_reads_every_pid_and_camid(tmp_path, root, folders, config):
     write_msmt17(tmp_path / "12_c3" / root, folders)
     builder = prepare_partial(f"msmt17/{config}", tmp_path / "12_c3", tmp_path / "tfds")
     train = LISTS["train"] | (LISTS["val"] if config == "trainval" else {})
@@ -44,16 +44,16 @@ def test_every_pid_and_camid(tmp_path, root, folders, config):
     }
 
 
-def test_training_alone_needs_no_validation_list(tmp_path):
+def test_msmt17_train_needs_no_validation_list(tmp_path):
     root = write_msmt17(tmp_path / "MSMT17")
     (root / "list_val.txt").unlink()
     builder = prepare_partial("msmt17/train", root, tmp_path / "tfds")
     assert builder.info.splits["train"].num_examples == 3
-    with pytest.raises(FileNotFoundError, match=r"wanted .*list_val\.txt.*--config trainval"):
+    with pytest.raises(FileNotFoundError, match=r"contains .*list_val\.txt.*--config trainval"):
         prepare_partial("msmt17/trainval", root, tmp_path / "tfds")
 
 
-def test_bad_lines_and_missing_images_are_all_named(tmp_path):
+def test_msmt17_names_all_bad_lines_and_missing_images(tmp_path):
     root = write_msmt17(tmp_path / "MSMT17")
     with open(root / "list_gallery.txt", "a") as file:
         file.write("0001/0001_000_04_0113noon_0001_0.jpg 1\n")  # no such file
@@ -72,7 +72,7 @@ def test_bad_lines_and_missing_images_are_all_named(tmp_path):
 
 
 @pytest.mark.parametrize(("config", "train"), [("train", 30_248), ("trainval", 32_621)])
-def test_published_counts(tmp_path, config, train):
+def test_msmt17_published_counts(tmp_path, config, train):
     counts = Builder(data_dir=tmp_path, config=config).expected
     images = [count.images for count in counts.splits.values()]
     identities = [count.identities for count in counts.splits.values()]

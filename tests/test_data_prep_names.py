@@ -18,7 +18,7 @@ from data_prep.names import find_camera, is_image_name, parse_market_name, parse
         ("1501_C5S1_000001_00.png", (1501, 5)),
     ],
 )
-def test_market_names(name, label):
+def test_parsers_read_market_names(name, label):
     assert parse_market_name(name) == label
     assert parse_own_name(name) == label
 
@@ -26,7 +26,7 @@ def test_market_names(name, label):
 @pytest.mark.parametrize(
     "name", ["Thumbs.db", "c1_0002.jpg", "0002.jpg", "_c1.jpg", "12_camera.jpg"]
 )
-def test_names_of_another_form_have_no_market_label(name):
+def test_parse_market_name_refuses_other_forms(name):
     assert parse_market_name(name) is None
 
 
@@ -42,7 +42,7 @@ def test_names_of_another_form_have_no_market_label(name):
         ("7a.jpg", None),
     ],
 )
-def test_own_names(name, label):
+def test_parse_own_name_reads_own_forms(name, label):
     assert parse_own_name(name) == label
 
 
@@ -59,27 +59,27 @@ def test_own_names(name, label):
         ("0001_17.jpg", None),
     ],
 )
-def test_cameras_in_names_of_any_form(name, camera):
+def test_find_camera_in_names_of_any_form(name, camera):
     assert find_camera(name) == camera
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jpg.jpg", "a.JPEG", "a.Png", "a.bmp", "a.webp"])
-def test_images_by_name(name):
+def test_is_image_name_accepts_images(name):
     assert is_image_name(name)
 
 
 @pytest.mark.parametrize("name", ["Thumbs.db", "._a.jpg", ".jpg", "a.txt", "a.jpg.part", "jpg"])
-def test_not_images_by_name(name):
+def test_is_image_name_refuses_others(name):
     assert not is_image_name(name)
 
 
 @given(st.integers(-1, 99_999), st.integers(0, 99), st.integers(1, 9), st.integers(0, 10**6))
-def test_any_market_name_gives_its_numbers_back(pid, camera, sequence, frame):
+def test_parse_market_name_returns_the_numbers_of_any_name(pid, camera, sequence, frame):
     assert parse_market_name(f"{pid:04d}_c{camera}s{sequence}_{frame:06d}_01.jpg") == (pid, camera)
 
 
 @given(st.text(alphabet="0127-_cCsam.jpgé \n", max_size=30))
-def test_no_name_makes_the_parsers_fail(name):
+def test_parsers_accept_any_text(name):
     market, own = parse_market_name(name), parse_own_name(name)
     if market is not None:
         assert re.match(r"-?\d+_[cC]\d", name)

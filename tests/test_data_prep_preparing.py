@@ -1,5 +1,3 @@
-import multiprocessing
-import os
 import re
 import signal
 import subprocess
@@ -8,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.scripts.cli import build, cli_utils
 
 import data_prep
-from data_prep.building import ReidBuilder
-from data_prep.command import main
+from data_prep.command import main, prepare_main
+from data_prep.errors import InputError
 from data_prep.listing import Count, Counts
 from data_prep.market1501.market1501_dataset_builder import Builder
 from tests.tiny_trees import (
     MARKET,
+    SecondReading,
     image_bytes,
     market_labels,
     prepare_partial,
@@ -23,6 +23,8 @@ from tests.tiny_trees import (
     write_images,
     write_market,
 )
+
+ROOT = Path(__file__).parents[1]
 
 TINY = Counts(
     {"train": Count(4, 3), "query": Count(2, 1), "gallery": Count(4, 2)},
@@ -50,7 +52,13 @@ def prepared_directories(data_dir):
     return sorted(path.name for path in (data_dir / "market1501").glob("[!.]*"))
 
 
-def test_a_whole_set_is_prepared_once(source, data_dir, tiny_counts):
+def run_program(program, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], text=True, check=True, cwd=ROOT, **options
+    )
+
+
+def test_prepare_dataset_writes_once_and_needs_no_source_later(source, data_dir, tiny_counts):
     builder = data_prep.prepare_dataset("market1501", source, data_dir)
     assert read_labels(builder) == market_labels()
     assert prepared_directories(data_dir) == ["1.0.0"]
@@ -63,7 +71,7 @@ def test_a_whole_set_is_prepared_once(source, data_dir, tiny_counts):
     assert read_labels(again) == market_labels()
 
 
-def test_records_are_the_original_files_in_the_order_of_their_names(source, data_dir, tiny_counts):
+def test_records_are_the_original_files_by_name(source, data_dir, tiny_counts):
     builder = data_prep.prepare_dataset("market1501", source, data_dir)
     records = data_prep.read_records(builder, "train")
     names = [record["name"] for record in records]
@@ -79,6 +87,7 @@ def test_records_are_the_original_files_in_the_order_of_their_names(source, data
             int,
             str,
         ]
+    assert [record["name"] for record in records[1:3]] == names[1:3]
     for index in (4, -1):
         with pytest.raises(IndexError, match=f"record {index} of a split of 4"):
             records[index]
@@ -86,35 +95,48 @@ def test_records_are_the_original_files_in_the_order_of_their_names(source, data
         data_prep.read_records(builder, "val")
 
 
-def test_tfds_reads_it_as_any_other_set(source, data_dir, tiny_counts):
+def test_tfds_builder_and_data_source_find_a_prepared_dataset(source, data_dir, tiny_counts):
     data_prep.prepare_dataset("market1501", source, data_dir)
-    builder = tfds.builder("market1501", data_dir=data_dir)
-    assert builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
-    example = builder.as_data_source("query")[0]
+    for file_format in (None, "array_record"):
+        builder = tfds.builder("market1501", data_dir=data_dir, file_format=file_format)
+        assert isinstance(builder, Builder)
+        assert builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
+    example = tfds.data_source("market1501", split="query", data_dir=data_dir)[0]
     assert example["image"].shape == (64, 32, 3)
     assert (example["pid"], example["camid"]) == (1, 0)
     assert example["name"] == b"0001_c1s1_001051_00.jpg"
+    with pytest.raises(ValueError, match=r"already set to .*ARRAY_RECORD"):
+        tfds.builder("market1501", data_dir=data_dir, file_format="tfrecord")
 
 
-def test_tfds_prepares_it_as_any_other_set(source, data_dir, tiny_counts):
+def test_tfds_download_and_prepare_reads_manual_dir(source, data_dir, tiny_counts):
     config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
-    builder = Builder(data_dir=data_dir)
+    builder = tfds.builder("market1501", data_dir=data_dir)
     builder.download_and_prepare(download_config=config)
-    assert builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
     assert read_labels(builder) == market_labels()
+    assert read_labels(data_prep.prepare_dataset("market1501", data_dir=data_dir)) == (
+        market_labels()
+    )
 
 
-def _names(path: str, split: str) -> list[str]:
-    return [
-        record["name"] for record in data_prep.read_records(data_prep.open_prepared(path), split)
-    ]
+def test_tfds_build_prepares_a_dataset_folder(source, data_dir):
+    # The command `tfds build` itself imports TensorFlow; its module does not.
+    parse = cli_utils.make_flags_parser(build.Args, description="")
+    arguments = ["tfds", str(ROOT / "data_prep" / "folder"), "--manual_dir", str(source)]
+    parse([*arguments, "--data_dir", str(data_dir)]).execute()
+    found = data_prep.open_prepared(data_dir / "folder" / "1.0.0")
+    assert read_labels(found)["query"] == {
+        "0001_c1s1_001051_00.jpg": (1, 1),
+        "0001_c4s6_016996_00.jpg": (1, 4),
+    }
 
 
-def test_worker_processes_read_it_from_its_path(source, data_dir, tiny_counts):
-    builder = data_prep.prepare_dataset("market1501", source, data_dir)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        names = pool.apply(_names, (os.fspath(builder.data_path), "gallery"))
-    assert names == list(market_labels()["gallery"])
+def test_find_prepared_gives_the_builder_or_none(source, data_dir):
+    assert data_prep.find_prepared("market1501", data_dir) is None
+    prepare_partial("market1501", source, data_dir)
+    assert read_labels(data_prep.find_prepared("market1501", data_dir)) == market_labels()
+    with pytest.raises(InputError, match="market1502"):
+        data_prep.find_prepared("market1502", data_dir)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +160,7 @@ def test_worker_processes_read_it_from_its_path(source, data_dir, tiny_counts):
         ),
     ],
 )
-def test_other_counts_are_an_error_or_a_warning(source, data_dir, monkeypatch, change, message):
+def test_unexpected_counts_fail_or_warn(source, data_dir, monkeypatch, change, message):
     # A second image of camera 3, so that renaming the first adds a camera and loses none.
     write_images(source / "bounding_box_train", ["0002_c3s1_000001_00.jpg"])
     monkeypatch.setattr(
@@ -151,7 +173,7 @@ def test_other_counts_are_an_error_or_a_warning(source, data_dir, monkeypatch, c
     with pytest.warns(UserWarning, match=re.escape(message)):
         data_prep.prepare_dataset("market1501", source, data_dir, allow_partial=True)
     assert prepared_directories(data_dir) == ["1.0.0"]
-    # What was accepted once is not taken for the whole set later.
+    # A partial copy is not taken for the whole dataset later.
     with pytest.raises(ValueError, match=f"partial copy: {re.escape(message)}"):
         data_prep.prepare_dataset("market1501", source, data_dir)
     data_prep.prepare_dataset("market1501", source, data_dir, allow_partial=True)
@@ -178,28 +200,40 @@ def test_bad_images_are_all_named_and_nothing_is_written(source, data_dir, tiny_
     data_prep.prepare_dataset("market1501", source, data_dir)
 
 
-def test_an_empty_split_is_an_error_even_of_a_partial_copy(source, data_dir):
+def test_empty_split_is_an_error_even_of_a_partial_copy(source, data_dir):
     for path in (source / "query").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match="query has no images"):
         prepare_partial("market1501", source, data_dir)
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("No space left on device")])
+def interrupt_writing(monkeypatch, interruption):
+    """The last image of the gallery cannot be read a second time, when it is written."""
+    whole = Builder.list_images
+
+    def list_images(root):
+        listing = whole(root)
+        last = listing.splits["gallery"][-1]
+        listing.splits["gallery"][-1] = last._replace(file=SecondReading(last.file, interruption))
+        return listing
+
+    monkeypatch.setattr(Builder, "list_images", staticmethod(list_images))
+
+
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+def raise_full_disk():
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("interruption", [raise_keyboard_interrupt, raise_full_disk])
 def test_interrupted_writing_leaves_nothing(
     source, data_dir, tiny_counts, monkeypatch, interruption
 ):
-    whole = ReidBuilder._generate_examples
-
-    def interrupted(self, split, items):
-        examples = whole(self, split, items)
-        yield next(examples)
-        if split == "gallery":
-            raise interruption
-        yield from examples
-
     with monkeypatch.context() as patch:
-        patch.setattr(ReidBuilder, "_generate_examples", interrupted)
+        interrupt_writing(patch, interruption)
         with pytest.raises((KeyboardInterrupt, OSError)):
             data_prep.prepare_dataset("market1501", source, data_dir)
     assert prepared_directories(data_dir) == []
@@ -208,25 +242,22 @@ def test_interrupted_writing_leaves_nothing(
 
 
 KILLED = """
-import sys, time
-from pathlib import Path
-from data_prep.building import ReidBuilder
+import sys, time, pytest
+from tests.test_data_prep_preparing import interrupt_writing
 from tests.tiny_trees import prepare_partial
 
-def slow(self, split, items):
-    yield from whole(self, split, items)
-    if split == "query":
-        print("two splits are written", flush=True)
-        time.sleep(60)
+def wait():
+    print("two splits are written", flush=True)
+    time.sleep(60)
 
-whole, ReidBuilder._generate_examples = ReidBuilder._generate_examples, slow
-prepare_partial("market1501", Path(sys.argv[1]), Path(sys.argv[2]))
+interrupt_writing(pytest.MonkeyPatch(), wait)
+prepare_partial("market1501", sys.argv[1], sys.argv[2])
 """
 
 
-def test_a_killed_preparation_is_cleaned_up_by_the_next(source, data_dir, capsys):
+def test_killed_preparation_is_cleaned_up_by_the_next(source, data_dir, capsys):
     command = [sys.executable, "-c", KILLED, source, data_dir]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as run:
         assert run.stdout.readline() == b"two splits are written\n"
         run.send_signal(signal.SIGKILL)
     (leftover,) = prepared_directories(data_dir)
@@ -239,21 +270,20 @@ def test_a_killed_preparation_is_cleaned_up_by_the_next(source, data_dir, capsys
     assert "left by an interrupted preparation" in capsys.readouterr().err
 
 
-def test_a_directory_of_the_final_name_that_is_not_whole_is_refused(source, data_dir):
+def test_incomplete_directory_of_the_final_name_is_refused(source, data_dir):
     (data_dir / "market1501" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(ValueError, match="is there but not a complete data set"):
+    with pytest.raises(ValueError, match=r"1\.0\.0 exists but is not a complete dataset"):
         prepare_partial("market1501", source, data_dir)
 
 
-def test_two_processes_at_once_prepare_it_once(source, data_dir):
+def test_two_processes_at_once_prepare_only_once(source, data_dir):
     program = (
-        "import sys; from pathlib import Path; from tests.tiny_trees import prepare_partial\n"
-        "prepare_partial('market1501', Path(sys.argv[1]), Path(sys.argv[2]))"
+        "import sys; from tests.tiny_trees import prepare_partial\n"
+        "prepare_partial('market1501', sys.argv[1], sys.argv[2])"
     )
     command = [sys.executable, "-c", program, source, data_dir]
-    root = Path(__file__).parents[1]
     runs = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root) for _ in range(2)
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)
     ]
     said = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
@@ -274,7 +304,7 @@ def test_two_processes_at_once_prepare_it_once(source, data_dir):
         ("folder/mine", "--source DIR"),
     ],
 )
-def test_what_is_not_prepared_says_how_to_get_it(data_dir, name, page):
+def test_error_of_an_unprepared_dataset_says_how_to_get_it(data_dir, name, page):
     with pytest.raises(FileNotFoundError) as error:
         data_prep.prepare_dataset(name, data_dir=data_dir)
     message = str(error.value)
@@ -289,82 +319,120 @@ def test_what_is_not_prepared_says_how_to_get_it(data_dir, name, page):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "known"),
     [
-        ("market", "there are market1501, dukemtmc_reid"),
+        ("market", "cuhk03_np, dukemtmc_reid, folder, market1501, msmt17, synthetic"),
         ("market1501/train", "there is market1501."),
-        ("msmt17", "there is msmt17/train, msmt17/trainval"),
-        ("cuhk03_np/new", "there is cuhk03_np/labeled, cuhk03_np/detected"),
+        ("msmt17", "msmt17/train, msmt17/trainval"),
+        ("cuhk03_np/new", "cuhk03_np/labeled, cuhk03_np/detected"),
     ],
 )
-def test_unknown_names(data_dir, name, message):
-    with pytest.raises(ValueError, match=f"unknown data set '{name}'; {message}"):
+def test_unknown_name_is_an_error_that_lists_the_known_ones(data_dir, name, known):
+    with pytest.raises(InputError, match=f"'{name}'.*{known}"):
         data_prep.prepare_dataset(name, data_dir=data_dir)
 
 
-def test_command_line(source, data_dir, tiny_counts, capsys):
-    main("market1501", arguments=["--source", str(source), "--data_dir", str(data_dir)])
-    printed = capsys.readouterr().out
-    assert re.findall(r"(\w+) +(\d+) images", printed) == [
+def test_locked_directory_that_cannot_be_written_is_named(source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/market1501 .*Not a directory"):
+        prepare_partial("market1501", source, tmp_path / "file")
+
+
+@pytest.mark.parametrize("dash", "-_")
+def test_command_prints_splits_and_warns_of_a_partial_copy(source, data_dir, capsys, dash):
+    arguments = ["--source", str(source), f"--data{dash}dir", str(data_dir)]
+    with pytest.raises(SystemExit, match="train has 4 images of 3 identities, expected 12,936"):
+        prepare_main("market1501", arguments)
+    prepare_main("market1501", [*arguments, f"--allow{dash}partial"])
+    captured = capsys.readouterr()
+    assert "Warning: market1501 is partial" in captured.err
+    assert re.findall(r"(\w+) +(\d+) images", captured.out) == [
         ("train", "4"),
         ("query", "2"),
         ("gallery", "4"),
     ]
-    assert str(data_dir / "market1501" / "1.0.0") in printed
+    assert str(data_dir / "market1501" / "1.0.0") in captured.out
 
 
-def test_command_line_of_a_partial_copy(source, data_dir, capsys):
-    arguments = ["--source", str(source), "--data_dir", str(data_dir)]
-    with pytest.raises(SystemExit, match="train has 4 images of 3 identities, expected 12,936"):
-        main("market1501", arguments=arguments)
-    main("market1501", arguments=[*arguments, "--allow_partial"])
-    assert "Warning: market1501 is partial" in capsys.readouterr().err
-
-
-def test_command_line_of_configurations(tmp_path, data_dir):
-    arguments = ["--source", str(tmp_path), "--data_dir", str(data_dir)]
+def test_command_takes_config_or_name(tmp_path, data_dir):
+    arguments = ["--source", str(tmp_path), "--data-dir", str(data_dir)]
     with pytest.raises(SystemExit, match="cuhk03_new_protocol_config_detected"):
-        main("cuhk03_np", ["labeled", "detected"], [*arguments, "--config", "detected"])
+        prepare_main("cuhk03_np", [*arguments, "--config", "detected"])
     write_images(tmp_path / "own" / "train", ["1_1.jpg"])
-    main("folder", arguments=[*arguments, "--name", "mine"])
+    prepare_main("folder", [*arguments, "--name", "mine"])
     assert (data_dir / "folder" / "mine" / "1.0.0").is_dir()
 
 
-IMPORTS = """
+def test_command_help_has_its_own_options_only(capsys):
+    for dataset, options, missing in (
+        ("market1501", ["--source SOURCE ", "--data-dir"], ["--config", "--name", "_dir"]),
+        ("msmt17", ["--config {train,trainval}"], ["--name"]),
+        ("folder", ["--name"], ["--config"]),
+        ("synthetic", ["[--source SOURCE]", "--config {tiny,demo,full}"], ["--name"]),
+    ):
+        with pytest.raises(SystemExit):
+            prepare_main(dataset, ["--help"], prog=f"rmgl prepare {dataset}")
+        text = capsys.readouterr().out
+        assert f"usage: rmgl prepare {dataset} " in text
+        assert all(option in text for option in options), dataset
+        assert not any(option in text for option in missing), dataset
+
+
+def test_rmgl_prepare_takes_the_dataset_first(source, data_dir, capsys):
+    options = ["--source", str(source), "--data-dir", str(data_dir), "--name", "mine"]
+    main(["folder", *options])
+    assert (data_dir / "folder" / "mine" / "1.0.0").is_dir()
+    for arguments, status in (([], 2), (["market"], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit, match=str(status)):
+            main(arguments)
+        captured = capsys.readouterr()
+        assert "usage: rmgl prepare DATASET [OPTIONS]" in captured.out + captured.err
+    with pytest.raises(SystemExit, match="0"):
+        main(["msmt17", "--help"])
+    assert "usage: rmgl prepare msmt17 " in capsys.readouterr().out
+
+
+def test_command_prints_expected_errors_only(source, data_dir, monkeypatch, capsys):
+    arguments = ["--source", str(source), "--data-dir", str(data_dir), "--allow-partial"]
+    with pytest.raises(SystemExit, match="Unknown dataset 'market'"):
+        prepare_main("market", arguments)
+    with monkeypatch.context() as patch:
+        interrupt_writing(patch, raise_full_disk)
+        with pytest.raises(SystemExit, match="No space left on device"):
+            prepare_main("market1501", arguments)
+    with monkeypatch.context() as patch:
+        interrupt_writing(patch, lambda: [].pop())  # a bug
+        with pytest.raises(IndexError):
+            prepare_main("market1501", arguments)
+
+
+def test_command_interrupted_exits_with_130(source, data_dir, monkeypatch, capsys):
+    interrupt_writing(monkeypatch, raise_keyboard_interrupt)
+    arguments = ["--source", str(source), "--data-dir", str(data_dir), "--allow-partial"]
+    with pytest.raises(SystemExit, match="130"):
+        prepare_main("market1501", arguments)
+    assert "market1501: interrupted, nothing was kept" in capsys.readouterr().err
+    assert prepared_directories(data_dir) == []
+
+
+UNGUARDED = """
 import sys
-from pathlib import Path
-from tests.tiny_trees import prepare_partial, read_labels
-builder = prepare_partial("market1501", Path(sys.argv[1]), Path(sys.argv[2]))
-assert read_labels(builder)
-builder.as_data_source("query")[0]
+import data_prep
+print("main")
+builder = data_prep.prepare_dataset("folder/mine", sys.argv[1], sys.argv[2])
+builder.as_data_source("train")[0]
+print(len(data_prep.read_records(builder, "train")))
 print(sorted({"jax", "jaxlib", "flax", "torch", "tensorflow"} & set(sys.modules)))
 """
 
 
-def test_preparing_and_reading_imports_no_framework(source, data_dir):
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", IMPORTS, source, data_dir]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
-
-
-def test_importing_the_package_imports_not_even_tfds():
-    program = "import sys, data_prep; print('tensorflow_datasets' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert run.stdout == "False\n"
-    with pytest.raises(AttributeError, match="no attribute 'prepare'"):
-        data_prep.prepare  # noqa: B018
-
-
-def test_command_line_interrupted(source, data_dir, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ReidBuilder, "_generate_examples", interrupted)
-    arguments = ["--source", str(source), "--data_dir", str(data_dir), "--allow_partial"]
-    with pytest.raises(SystemExit, match="130"):
-        main("market1501", arguments=arguments)
-    assert "market1501: interrupted, nothing was kept" in capsys.readouterr().err
-    assert prepared_directories(data_dir) == []
+def test_script_without_main_guard_prepares_many_images_without_frameworks(tmp_path):
+    # So many that worker processes check them, which must not run the script again.
+    encoded = image_bytes(0)
+    (tmp_path / "own" / "train").mkdir(parents=True)
+    for number in range(1100):
+        (tmp_path / "own" / "train" / f"{number}.jpg").write_bytes(encoded)
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "own", tmp_path / "tfds"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert run.stdout == "main\n1100\n[]\n"

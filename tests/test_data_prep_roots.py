@@ -1,5 +1,7 @@
 import pytest
 
+from data_prep.datasets import root_names
+from data_prep.errors import InputError, MissingFileError
 from data_prep.roots import find_root
 
 
@@ -8,14 +10,14 @@ def is_root(directory):
 
 
 def find(source, dataset="market1501"):
-    return find_root(source, dataset, is_root, "a folder query", "Ask its owners.")
+    return find_root(source, dataset, root_names(), is_root, "a folder query", "Ask its owners.")
 
 
 @pytest.mark.parametrize(
     "name",
     ["Market-1501-v15.09.15", "market1501", "Market-1501", "Market", "market_1501", "anything"],
 )
-def test_root_is_found_where_it_is_one_level_up_and_one_level_down(tmp_path, name):
+def test_find_root_at_one_level_up_and_one_level_down(tmp_path, name):
     root = tmp_path / name
     (root / "query").mkdir(parents=True)
     assert find(root) == root
@@ -23,33 +25,36 @@ def test_root_is_found_where_it_is_one_level_up_and_one_level_down(tmp_path, nam
     assert find(tmp_path) == root
 
 
-def test_the_sets_own_name_comes_first_and_another_sets_never(tmp_path):
+def test_find_root_prefers_the_own_name_and_skips_names_of_other_datasets(tmp_path):
     for name in ("Market-1501", "DukeMTMC-reID", "mine"):
         (tmp_path / name / "query").mkdir(parents=True)
     assert find(tmp_path) == tmp_path / "Market-1501"
     assert find(tmp_path, "dukemtmc_reid") == tmp_path / "DukeMTMC-reID"
-    # MSMT17 is not there; of the two known sets neither is taken for it.
+    # MSMT17 is not there; neither of the two named datasets is taken for it.
     assert find(tmp_path, "msmt17") == tmp_path / "mine"
+    # A dataset without names of its own may be in a directory of any name.
+    with pytest.raises(InputError, match="DukeMTMC-reID, Market-1501, mine"):
+        find(tmp_path, "folder")
 
 
-def test_a_path_is_not_taken_apart(tmp_path):
+def test_find_root_ignores_numbers_in_the_path(tmp_path):
     root = tmp_path / "12_c3" / "Market"
     (root / "query").mkdir(parents=True)
     assert find(tmp_path / "12_c3") == root
 
 
-def test_several_possible_roots_are_an_error_that_names_them(tmp_path):
+def test_find_root_error_names_several_possible_roots(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name / "query").mkdir(parents=True)
-    with pytest.raises(ValueError, match="one, two"):
+    with pytest.raises(InputError, match="one, two"):
         find(tmp_path)
 
 
-def test_no_root_says_where_was_looked_and_what_for(tmp_path):
+def test_find_root_error_says_where_it_searched_and_for_what(tmp_path):
     (tmp_path / "here" / "empty").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(MissingFileError) as error:
         find(tmp_path / "here")
     for wanted in ("a folder query", str(tmp_path / "here" / "empty"), "Ask its owners."):
         assert wanted in str(error.value)
-    with pytest.raises(FileNotFoundError, match=r"nowhere is not a directory; .*Ask its owners"):
+    with pytest.raises(MissingFileError, match=r"nowhere is not a directory; .*Ask its owners"):
         find(tmp_path / "nowhere")

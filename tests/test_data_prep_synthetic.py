@@ -1,54 +1,58 @@
+import os
+
 import pytest
+import tensorflow_datasets as tfds
 
 import data_prep
-from data_prep.synthetic import synthetic_dataset_builder
 from data_prep.synthetic.layout import PRESETS, shots
-from data_prep.synthetic.render import render
-from tests.tiny_trees import image_bytes, read_labels
+from data_prep.synthetic.synthetic_dataset_builder import Builder
+from tests.tiny_trees import read_labels
 
 
-@pytest.fixture
-def rendered(monkeypatch):
-    """Stands in for the renderer, which has its own tests: the plan with images of noise."""
-    calls = []
-
-    def render_noise(out, preset):
-        calls.append(preset)
-        for number, shot in enumerate(shots(PRESETS[preset], 0)):
-            (out / shot.path).parent.mkdir(parents=True, exist_ok=True)
-            (out / shot.path).write_bytes(image_bytes(number))
-        return out
-
-    monkeypatch.setattr(synthetic_dataset_builder, "render", render_noise)
-    return calls
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tfds")
+    data_prep.prepare_dataset("synthetic/tiny", data_dir=directory)
+    return directory
 
 
-def test_rendered_once_then_prepared(tmp_path, rendered):
-    builder = data_prep.prepare_dataset("synthetic/tiny", data_dir=tmp_path)
+def rendered(directory):
+    return directory / "synthetic_images" / "tiny-1.0.0"
+
+
+def tiny_labels():
     labels = {"bounding_box_train": {}, "query": {}, "bounding_box_test": {}}
     for shot in shots(PRESETS["tiny"], 0):
         if shot.pid >= 0:
             folder, name = shot.path.split("/")
             labels[folder][name] = (shot.pid, shot.camera - 1)
-    assert read_labels(builder) == {
-        "train": labels["bounding_box_train"],
-        "query": labels["query"],
-        "gallery": labels["bounding_box_test"],
-    }
-    data_prep.prepare_dataset("synthetic/tiny", data_dir=tmp_path)
-    assert rendered == ["tiny"]
+    return dict(zip(("train", "query", "gallery"), labels.values(), strict=True))
 
 
-def test_images_rendered_elsewhere_are_taken_from_there(tmp_path, rendered):
-    synthetic_dataset_builder.render(tmp_path / "images", "tiny")
-    data_prep.prepare_dataset("synthetic/tiny", tmp_path / "images", tmp_path / "tfds")
-    assert rendered == ["tiny"]
-    assert not (tmp_path / "tfds" / "synthetic_images").exists()
+def test_synthetic_is_rendered_and_prepared_once(data_dir):
+    before = os.stat(rendered(data_dir)).st_mtime_ns
+    builder = data_prep.prepare_dataset("synthetic/tiny", data_dir=data_dir)
+    assert read_labels(builder) == tiny_labels()
+    assert os.stat(rendered(data_dir)).st_mtime_ns == before
+
+
+def test_synthetic_reads_images_that_were_rendered_elsewhere(data_dir, tmp_path):
+    builder = data_prep.prepare_dataset("synthetic/tiny", rendered(data_dir), tmp_path)
+    assert read_labels(builder) == tiny_labels()
+    assert not (tmp_path / "synthetic_images").exists()
+
+
+def test_synthetic_is_prepared_by_tfds_without_a_source(data_dir, tmp_path):
+    # Rendered images that are there are not rendered again.
+    (tmp_path / "synthetic_images").mkdir()
+    rendered(tmp_path).symlink_to(rendered(data_dir), target_is_directory=True)
+    source = tfds.data_source("synthetic/tiny", split="query", data_dir=tmp_path)
+    assert len(source) == PRESETS["tiny"].query_images
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_expected_counts_are_the_presets(tmp_path, preset):
-    builder = synthetic_dataset_builder.Builder(data_dir=tmp_path, config=preset)
+def test_synthetic_expects_the_counts_of_its_presets(tmp_path, preset):
+    builder = Builder(data_dir=tmp_path, config=preset)
     plan = [shot for shot in shots(PRESETS[preset], 0) if shot.pid >= 0]
     for folder, split in (
         ("bounding_box_train", "train"),
@@ -59,7 +63,3 @@ def test_expected_counts_are_the_presets(tmp_path, preset):
         count = builder.expected.splits[split]
         assert (count.images, count.identities) == (len(pids), len(set(pids)))
     assert builder.expected.cameras == len({shot.camera for shot in plan}) == 6
-
-
-def test_the_renderer_is_the_packages_own():
-    assert synthetic_dataset_builder.render is render

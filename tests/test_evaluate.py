@@ -129,7 +129,7 @@ def test_everything_at_once(workdir, data_dir, expected, console, tmp_path):
     assert stored["step"] == "9"
     assert stored["flipped"] is True
     assert (stored["n_query"], stored["n_gallery"], stored["n_ids"]) == (6, 24, 6)
-    assert stored["plain"]["mean_ap_step"] == result.plain.mean_ap
+    assert stored["plain"]["mean_ap"] == result.plain.mean_ap
     assert stored["plain"]["mean_ap_official"] == result.plain.mean_ap_official
     assert stored["reranked"]["k1"] == 4
     assert EvaluationResult.from_json(output.read_text()).to_json() == output.read_text()

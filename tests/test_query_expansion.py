@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from rmgl_jax.evaluation import distances
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.ranking import rank_features
 
@@ -15,10 +14,9 @@ def features(seed, n, width=8):
 
 
 @pytest.mark.parametrize(("k", "alpha"), [(1, 3.0), (4, 0.0), (4, 3.0), (100, 1.5)])
-def test_agrees_with_a_plain_loop(k, alpha, monkeypatch):
-    monkeypatch.setattr(distances, "TILE_BYTES", 1024)  # several blocks
+def test_expand_queries_agrees_with_loop(k, alpha):
     query, gallery = features(0, 9), features(1, 25)
-    got = expand_queries(query, gallery, k, alpha)
+    got = expand_queries(query, gallery, k, alpha, block=4)
     assert got.dtype == np.float32
     for q, expanded in zip(unit(query), got, strict=True):
         cosines = unit(gallery) @ q
@@ -28,7 +26,7 @@ def test_agrees_with_a_plain_loop(k, alpha, monkeypatch):
         np.testing.assert_allclose(expanded, unit(total), atol=1e-6)
 
 
-def test_improves_a_clustered_ranking():
+def test_expand_queries_improves_clustered_ranking():
     rng = np.random.default_rng(0)
     pids = np.repeat(np.arange(40), 12)
     x = (rng.normal(size=(40, 16))[pids] + 0.9 * rng.normal(size=(480, 16))).astype(np.float32)
@@ -43,14 +41,14 @@ def test_improves_a_clustered_ranking():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 0}, "k must be at least 1 and alpha at least 0, got 0 and 3.0"),
-        ({"alpha": -1.0}, "k must be at least 1 and alpha at least 0, got 5 and -1.0"),
-        ({"alpha": float("nan")}, "got 5 and nan"),
-        ({"query_features": np.zeros((2, 3))}, "query features hold only zeros in row 0"),
-        ({"gallery_features": np.full((2, 3), np.nan)}, "gallery features hold NaN"),
+        ({"k": 0}, "0 and 3.0"),
+        ({"alpha": -1.0}, "5 and -1.0"),
+        ({"alpha": float("nan")}, "5 and nan"),
+        ({"query_features": np.zeros((2, 3))}, "query features .* zeros in row 0"),
+        ({"gallery_features": np.full((2, 3), np.nan)}, "gallery features .* NaN"),
     ],
 )
-def test_bad_input_is_refused(change, message):
+def test_expand_queries_rejects_invalid_arguments(change, message):
     arguments = {"query_features": np.ones((2, 3)), "gallery_features": np.ones((4, 3))}
     with pytest.raises(ValueError, match=message):
         expand_queries(**arguments | change)

@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import json
 
@@ -6,8 +5,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from data_prep.errors import InputError
 from rmgl_jax.evaluation.ranking import rank_metrics
-from rmgl_jax.evaluation.result import EvaluationResult, Reranked, measures, print_results
+from rmgl_jax.evaluation.result import (
+    EvaluationResult,
+    Expanded,
+    Reranked,
+    measures,
+    print_results,
+)
+from rmgl_jax.evaluation.verification import verification_metrics
+from tests.trees import assert_trees_close
 
 
 def metrics(seed, max_rank=50):
@@ -41,69 +49,75 @@ def result(**changes):
     return EvaluationResult(**fields | changes)
 
 
-def assert_same(a, b):
-    for field in dataclasses.fields(a):
-        x, y = getattr(a, field.name), getattr(b, field.name)
-        if dataclasses.is_dataclass(x):
-            assert_same(x, y)
-        elif isinstance(x, np.ndarray):
-            np.testing.assert_array_equal(x, y)
-            assert x.dtype == y.dtype
-        else:
-            assert x == y
-
-
 def printed(*arguments, width=160, **keywords):
     console = Console(file=io.StringIO(), width=width)
     print_results(*arguments, console=console, **keywords)
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("changes", [{}, {"reranked": None, "checkpoint": None, "step": None}])
+VERIFICATION = verification_metrics(np.array([[1.0, 2.0, 3.0]]), [1], None, [1, 1, 2], None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expanded": Expanded(metrics(2), 5, 3.0), "verification": VERIFICATION, "digest": "abc"},
+        {"reranked": None, "checkpoint": None, "step": None},
+    ],
+)
 def test_json_round_trip(changes):
     original = result(**changes)
     text = original.to_json()
-    assert_same(original, EvaluationResult.from_json(text))
+    loaded = EvaluationResult.from_json(text)
+    assert loaded.to_json() == text
+    for name in ("plain", "reranked", "expanded", "verification"):
+        before, after = getattr(original, name), getattr(loaded, name)
+        assert type(before) is type(after)
+        if before is not None:
+            before, after = (vars(getattr(item, "metrics", item)) for item in (before, after))
+            assert_trees_close(after, before)
+    assert loaded.plain.first_match_rank.dtype == original.plain.first_match_rank.dtype
     saved = json.loads(text)
     assert saved["flipped"] is True
-    assert saved["plain"]["mean_ap_step"] == original.plain.mean_ap
+    assert saved["plain"]["mean_ap"] == original.plain.mean_ap
     assert saved["plain"]["mean_ap_official"] == original.plain.mean_ap_official
     assert saved["plain"]["per_query"]["ap"][-1] is None
     assert (saved["version"], saved["n_query"], saved["n_valid_queries"]) == ("1.0.0", 12, 11)
 
 
+def test_json_of_version_0_1_is_read():
+    text = result().to_json()
+    assert EvaluationResult.from_json(text.replace('"mean_ap"', '"mean_ap_step"')).to_json() == text
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "a", "n_valid_queries": 1}'])
-def test_other_json_is_refused(text):
-    with pytest.raises(ValueError, match="This is not an evaluation result"):
+def test_other_json_is_rejected(text):
+    with pytest.raises(InputError, match="evaluation result"):
         EvaluationResult.from_json(text)
 
 
-def test_a_reranked_result_needs_the_plain_one():
-    with pytest.raises(TypeError, match=r"needs its plain RankMetrics, got .*NoneType"):
+def test_result_requires_plain_metrics():
+    with pytest.raises(TypeError, match=r"plain .*NoneType"):
         result(plain=None)
-    with pytest.raises(TypeError, match="plain"):
-        EvaluationResult(
-            "market1501", "1.0.0", 12, 40, 5, True, True, reranked=Reranked(metrics(1), 20, 6, 0.3)
-        )
 
 
-def test_counts_must_agree():
-    with pytest.raises(ValueError, match="13 queries got metrics of 12"):
+def test_result_rejects_metrics_of_other_queries():
+    with pytest.raises(ValueError, match=r"13.* 12 queries"):
         result(n_query=13)
 
 
-def test_measures_beyond_a_short_curve_are_left_out():
+def test_measures_end_with_the_curve():
     short = measures(metrics(0, max_rank=7))
     assert "rank-10" not in short
     assert short["rank-5"] == 100 * metrics(0).cmc[4]
 
 
-def test_table_says_what_is_shown():
+def test_table_shows_dataset_settings_and_metrics():
     shown = printed([result(), result(flipped=False, same_camera_rule=False, reranked=None)])
     for text in (
         "market1501 1.0.0",
         "12 queries of 5 identities, 15,913 gallery images",
-        "left out for having no match: 1 of the queries",
+        "without a match, not counted: 1",
         "flipped, not re-ranked",
         "re-ranking: k1 20, k2 6, lambda 0.3",
         "flipped, re-ranked",
@@ -124,12 +138,12 @@ def test_table_says_what_is_shown():
     assert plain < reranked
 
 
-@pytest.mark.parametrize("flipped", [True, False])
-def test_table_says_whether_it_was_flipped(flipped):
-    assert ("not flipped" in printed([result(flipped=flipped)])) is not flipped
+def test_table_shows_flip():
+    assert "not flipped" not in printed([result(flipped=True)])
+    assert "not flipped" in printed([result(flipped=False)])
 
 
-def test_reference_stands_below_its_result():
+def test_table_shows_reference_below_its_result():
     reference = {
         "market1501": {"rank-1": 11.11, "mAP": 22.22},
         "market1501 re-ranked": {"mAP (official)": 33.33},
@@ -143,13 +157,13 @@ def test_reference_stands_below_its_result():
     assert "Table II, not re-ranked" in lines[row["11.11"]]
     assert "Table II, re-ranked" in lines[row["33.33"]]
     assert row["flipped, not"] < row["11.11"] == row["22.22"] < row["flipped, re-"] < row["33.33"]
-    assert "not said" in "\n".join(lines)
+    assert "unspecified" in "\n".join(lines)
     assert not any("44.44" in line for line in lines)
     with pytest.raises(ValueError, match="got rank1"):
         print_results([result()], {"market1501": {"rank1": 1.0}})
 
 
-def test_numbers_are_whole_on_a_narrow_terminal():
+def test_table_shows_all_digits_on_a_narrow_terminal():
     shown = printed([result()], width=80)
     assert "…" not in shown
     assert f"{100 * metrics(0).mean_inp:.2f}" in shown

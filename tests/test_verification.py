@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmgl_jax.evaluation import verification
+from data_prep.errors import InputError
 from rmgl_jax.evaluation.verification import verification_blocks, verification_metrics
 
 
@@ -41,27 +41,23 @@ def problems(draw):
     return distances, *labels
 
 
-@pytest.mark.parametrize("buffer", [0, 2**22])
-def test_agrees_with_brute_force(buffer, monkeypatch):
-    monkeypatch.setattr(verification, "_BUFFER", buffer)
+@given(problems(), st.sampled_from([0, 2**22]))
+def test_verification_agrees_with_brute_force(problem, buffer):
     rates = (0.0, 0.1, 0.29, 0.5, 0.9)
-
-    @given(problems())
-    def check(problem):
-        try:
-            got = verification_metrics(*problem, rates)
-        except ValueError as error:
-            assert "There is no pair" in str(error)  # noqa: PT017
-            return
-        for rate, tpr in zip(rates, got.true_positive_rates, strict=True):
-            want, n_positive, n_negative = brute_force(*problem, rate)
-            assert tpr == want
-            assert (got.n_positive, got.n_negative) == (n_positive, n_negative)
-
-    check()
+    distances, *labels = problem
+    blocks = ((slice(i, i + 1), distances[i : i + 1]) for i in range(len(distances)))
+    try:
+        got = verification_blocks(blocks, *labels, rates, buffer)
+    except InputError as error:
+        assert "no pair of" in str(error)  # noqa: PT017
+        return
+    for rate, tpr in zip(rates, got.true_positive_rates, strict=True):
+        expected, n_positive, n_negative = brute_force(*problem, rate)
+        assert tpr == expected
+        assert (got.n_positive, got.n_negative) == (n_positive, n_negative)
 
 
-def test_hand_value():
+def test_verification_hand_value():
     # Of 100 negatives at 1, ..., 100 the 29 nearest are accepted: below 30, half the positives.
     # 0.29 * 100 is 28.999999999999996.
     distances = np.array([[*range(1, 101), 29.5, 30.0]], float)
@@ -71,7 +67,7 @@ def test_hand_value():
     assert got.true_positive_rates.tolist() == [0.0, 0.5]
 
 
-def test_blocks_equal_the_whole():
+def test_verification_blocks_equal_whole_matrix():
     rng = np.random.default_rng(0)
     distances = rng.random((20, 300), np.float32)
     labels = rng.integers(0, 5, 20), None, rng.integers(-1, 5, 300), None
@@ -93,6 +89,6 @@ def test_blocks_equal_the_whole():
         ([1, 2], [1, 2], [0.1], r"query pids must have shape \(1,\)"),
     ],
 )
-def test_bad_input_is_refused(query_pids, gallery_pids, rates, message):
+def test_verification_rejects_invalid_arguments(query_pids, gallery_pids, rates, message):
     with pytest.raises(ValueError, match=message):
         verification_metrics(np.zeros((1, 2)), query_pids, None, gallery_pids, None, rates)

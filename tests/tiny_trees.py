@@ -1,8 +1,8 @@
-"""Tiny directories of images, laid out and named as real data sets are."""
+"""Tiny directories of images with the layouts and names of real datasets."""
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 import data_prep
 
 MARKET = {
-    # Each name, and the identity and camera it stands for; None is left out.
+    # Each name with its identity and camera; None is left out.
     "bounding_box_train": {
         "0002_c1s1_000451_03.jpg": (2, 0),
         "0002_c6s4_012345_00.jpg.jpg": (2, 5),
@@ -40,7 +40,7 @@ SPLIT_OF = {"bounding_box_train": "train", "query": "query", "bounding_box_test"
 
 
 def image_bytes(seed: int, image_format: str = "JPEG") -> bytes:
-    """A small image of noise, another for each seed."""
+    """A small image of noise that depends on the seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (64, 32, 3), dtype=np.uint8)
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, image_format)
@@ -48,7 +48,7 @@ def image_bytes(seed: int, image_format: str = "JPEG") -> bytes:
 
 
 def write_images(directory: Path, names: Iterable[str]) -> None:
-    """Write an image under every name; what has no image's name becomes noise."""
+    """Writes an image under every name, and noise under names that are not of images."""
     for seed, name in enumerate(names):
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +60,14 @@ def write_images(directory: Path, names: Iterable[str]) -> None:
 
 
 def write_market(root: Path) -> Path:
-    """Write `MARKET` below `root`."""
+    """Writes `MARKET` below `root`."""
     for folder, names in MARKET.items():
         write_images(root / folder, names)
     return root
 
 
 def market_labels() -> dict[str, dict[str, tuple[int, int]]]:
-    """What `MARKET` should be read as: by split, the label of every name."""
+    """The labels of `MARKET`, by split and name."""
     return {
         SPLIT_OF[folder]: {name: label for name, label in names.items() if label is not None}
         for folder, names in MARKET.items()
@@ -85,8 +85,21 @@ def read_labels(builder) -> dict[str, dict[str, tuple[int, int]]]:
     }
 
 
-def prepare_partial(name: str, source: Path, data_dir: Path):
-    """Prepare a tree that is tiny beside the published counts."""
+class SecondReading:
+    """An image file that does something the second time it is read: when it is written."""
+
+    def __init__(self, path: Path, action: Callable[[], None]) -> None:
+        self.path, self.action, self.was_read = path, action, False
+
+    def read_bytes(self) -> bytes:
+        if self.was_read:
+            self.action()
+        self.was_read = True
+        return self.path.read_bytes()
+
+
+def prepare_partial(name: str, source: Path | None, data_dir: Path):
+    """Prepares a tree that has far fewer images than the published dataset."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* is partial", UserWarning)
         return data_prep.prepare_dataset(name, source, data_dir, allow_partial=True)

@@ -1,6 +1,5 @@
-"""`python -m data_prep.cuhk03_np --source DIR [--config detected]`: prepare CUHK03-NP."""
+"""`python -m data_prep.cuhk03_np --source DIR [--config detected]` prepares CUHK03-NP."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-if __name__ == "__main__":
-    main("cuhk03_np", configs=("labeled", "detected"))
+prepare_main("cuhk03_np")

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 
 from data_prep.building import ReidBuilder
 from data_prep.cuhk03_np.matlab import find_matlab_files, list_matlab
+from data_prep.errors import MissingFileError
 from data_prep.listing import Count, Counts, Listing, is_market_root, list_market
 
 VARIANTS = ("labeled", "detected")
@@ -14,8 +15,8 @@ VARIANTS = ("labeled", "detected")
 class Builder(ReidBuilder):
     """CUHK03 (Li et al., CVPR 2014) under the protocol of Zhong et al. (CVPR 2017).
 
-    Configurations: `labeled` has boxes drawn by hand, `detected` those of a detector. Either is
-    prepared without the other's files.
+    Variants: `labeled` has boxes drawn by hand, `detected` those of a detector. Each is prepared
+    without the files of the other.
     """
 
     BUILDER_CONFIGS = [
@@ -27,6 +28,8 @@ class Builder(ReidBuilder):
         "https://github.com/zhunzhong07/person-re-ranking)"
     )
 
+    root_names = ("CUHK03-NP", "CUHK03", "cuhk03_release", "cuhk03_new", "CUHK-03")
+
     @property
     def layout(self) -> str:
         """Either of the two layouts, in words."""
@@ -37,7 +40,7 @@ class Builder(ReidBuilder):
         )
 
     def is_root(self, directory: Path) -> bool:
-        """Whether a directory has the variant, in either layout."""
+        """Tells whether a directory has the variant, in either layout."""
         variant = self.builder_config.name
         return (
             _market_root(directory, variant) is not None
@@ -45,16 +48,23 @@ class Builder(ReidBuilder):
         )
 
     def list_images(self, root: Path) -> Listing:
-        """Images of the variant, from folders if they are there."""
+        """Lists the images of the variant, from folders if they are there.
+
+        Raises:
+          MissingFileError: the root has neither folders nor MATLAB files.
+        """
         variant = self.builder_config.name
         folders = _market_root(root, variant)
         if folders is not None:
             return list_market(folders)
-        return list_matlab(*find_matlab_files(root, variant), variant)
+        files = find_matlab_files(root, variant)
+        if files is None:
+            raise MissingFileError(f"{root} does not contain {self.layout}.")
+        return list_matlab(*files, variant)
 
     @property
     def expected(self) -> Counts:
-        """The variant's published counts."""
+        """Published counts of the variant."""
         train, gallery = (7_368, 5_328) if self.builder_config.name == "labeled" else (7_365, 5_332)
         return Counts(
             {
@@ -67,10 +77,10 @@ class Builder(ReidBuilder):
 
 
 def _market_root(directory: Path, variant: str) -> Path | None:
-    """The variant's directory in Market-1501's layout: below `directory`, or itself."""
+    """The directory of the variant in Market-1501's layout: below `directory`, or itself."""
     if is_market_root(directory / variant):
         return directory / variant
-    # A directory that says it is the other variant is not taken for this one.
+    # A directory named as the other variant is not taken for this one.
     other = next(name for name in VARIANTS if name != variant)
     if is_market_root(directory) and other not in directory.name.lower():
         return directory

@@ -1,6 +1,5 @@
-"""`python -m data_prep.dukemtmc_reid --source DIR`: prepare a local copy of DukeMTMC-reID."""
+"""`python -m data_prep.dukemtmc_reid --source DIR` prepares a copy of DukeMTMC-reID."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-if __name__ == "__main__":
-    main("dukemtmc_reid")
+prepare_main("dukemtmc_reid")

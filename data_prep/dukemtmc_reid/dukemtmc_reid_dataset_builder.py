@@ -7,9 +7,10 @@ from data_prep.listing import Count, Counts, is_market_root, list_market
 class Builder(ReidBuilder):
     """DukeMTMC-reID (Zheng et al., ICCV 2017).
 
-    Its owners withdrew it in 2019: a local copy is read, there is nowhere to request it from.
+    Its owners withdrew it in 2019, so that it cannot be requested: only existing copies are read.
     """
 
+    root_names = ("DukeMTMC-reID", "DukeMTMC", "Duke")
     layout = "bounding_box_train, query and bounding_box_test"
     expected = Counts(
         {

@@ -1,6 +1,5 @@
-"""`python -m data_prep.folder --source DIR --name NAME`: prepare own images."""
+"""`python -m data_prep.folder --source DIR --name NAME` prepares your own images."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-if __name__ == "__main__":
-    main("folder")
+prepare_main("folder")

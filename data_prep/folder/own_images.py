@@ -1,4 +1,4 @@
-"""Reading a user's own images from disk, and telling identities and cameras from the names."""
+"""List a user's own images, with identities and cameras from folder and file names."""
 
 import os
 import re
@@ -20,7 +20,7 @@ LAYOUT = (
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folders of the splits that are there."""
+    """Finds the folders of the splits; a split without one is left out."""
     found = {
         split: next((root / name for name in names if (root / name).is_dir()), None)
         for split, names in FOLDERS.items()
@@ -29,24 +29,25 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def is_own_root(directory: Path) -> bool:
-    """Whether a directory has the folders of own images."""
+    """Tells whether a directory has the folders of own images."""
     found = set(split_folders(directory))
     return "train" in found or {"query", "gallery"} <= found
 
 
 def list_own(root: Path) -> Listing:
-    """Images of a directory with a folder for each split.
+    """Lists a directory with a folder for each split.
 
-    In a split's folder lie either images, whose names begin with the identity's number
+    The folder of a split contains either images, whose names begin with the number of the identity
     (`0007_c2_15.jpg`, `7_15.png`), or one folder for each identity. Folders named by numbers keep
-    them; if any is named otherwise, all are numbered from 1 in the order of their names, the same
+    them; if any has another name, all are numbered from 1 in the order of their names, the same
     in every split. A camera in a file name (`c2`, `cam2`) is taken as written; either all images
-    of the set have one or none has.
+    of the dataset have one or none has.
     """
     listing = Listing()
     folders = split_folders(root)
     if ("query" in folders) != ("gallery" in folders):
-        listing.problems.append(f"{root}: query and gallery go together, found {sorted(folders)}")
+        found = ", ".join(sorted(folders))
+        listing.problems.append(f"{root}: query and gallery go together, found only {found}")
     missing = [split for split in FOLDERS if split not in folders]
     if missing:
         listing.notes.append(f"no folder for {' and '.join(missing)}: no such split")
@@ -85,7 +86,7 @@ def _all_numbers(names: Iterable[str]) -> bool:
 
 
 def _number_identities(splits: list[Path], listing: Listing) -> dict[str, int]:
-    """A number for each identity's folder name."""
+    """Gives each folder name of an identity its number."""
     names = sorted({name for split in splits for name in _folders_in(split)})
     if not _all_numbers(names):
         listing.notes.append(
@@ -98,15 +99,15 @@ def _number_identities(splits: list[Path], listing: Listing) -> dict[str, int]:
 def _list_identities(
     folder: Path, split: str, numbers: dict[str, int], listing: Listing
 ) -> list[Item]:
-    """Images of a folder that has a folder for each identity."""
+    """Lists a folder that has a folder for each identity."""
     names = _folders_in(folder)
-    beside = Listing()
-    # Images beside the identities' folders belong to nobody.
+    others = Listing()
     listing.problems += [
-        f"{path}: beside the folders of the identities" for path in image_files(folder, beside)
+        f"{path}: not in a folder of an identity" for path in image_files(folder, others)
     ]
-    listing.others += sorted(set(beside.others) - {f"{folder.name}/{name}" for name in names})
-    items, seen = [], {}
+    listing.others += sorted(set(others.others) - {f"{folder.name}/{name}" for name in names})
+    items: list[Item] = []
+    seen: dict[int, str] = {}
     for name in names:
         pid = numbers[name]
         if pid in seen:
@@ -122,14 +123,15 @@ def _list_identities(
 
 
 def _check_cameras(listing: Listing) -> None:
-    """Note that there are no cameras; that only some images have one is a problem."""
+    """Notes that there are no cameras; if only some images have one, that is a problem."""
     items = [item for items in listing.splits.values() for item in items]
     unknown = [item for item in items if item.camid == NO_CAMERA]
     if unknown and len(unknown) < len(items):
         known = next(item for item in items if item.camid != NO_CAMERA)
         listing.problems.append(
             f"{len(unknown)} of {len(items)} images have no camera in their names: "
-            f"{unknown[0].file} has none, {known.file} has camera {known.camid}; wanted all or none"
+            f"{unknown[0].file} has none, {known.file} has camera {known.camid}; expected all or "
+            "none"
         )
     elif unknown:
         listing.notes.append("no camera ids: the same-camera rule cannot be applied")

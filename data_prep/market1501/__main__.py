@@ -1,6 +1,5 @@
-"""`python -m data_prep.market1501 --source DIR`: prepare Market-1501."""
+"""`python -m data_prep.market1501 --source DIR` prepares Market-1501."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-if __name__ == "__main__":
-    main("market1501")
+prepare_main("market1501")

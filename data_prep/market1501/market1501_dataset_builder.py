@@ -11,6 +11,7 @@ class Builder(ReidBuilder):
     """
 
     page = "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html"
+    root_names = ("Market-1501-v15.09.15", "Market-1501", "Market1501", "Market")
     layout = "bounding_box_train, query and bounding_box_test"
     expected = Counts(
         {

@@ -1,6 +1,5 @@
-"""`python -m data_prep.msmt17 --source DIR [--config trainval]`: prepare MSMT17."""
+"""`python -m data_prep.msmt17 --source DIR [--config trainval]` prepares MSMT17."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-if __name__ == "__main__":
-    main("msmt17", configs=("train", "trainval"))
+prepare_main("msmt17")

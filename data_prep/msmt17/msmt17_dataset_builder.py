@@ -5,6 +5,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data_prep.building import ReidBuilder
+from data_prep.errors import MissingFileError
 from data_prep.listing import Count, Counts, Item, Listing
 
 LISTS = {"train": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
@@ -12,17 +13,19 @@ FOLDERS = ({"train": "train", "test": "test"}, {"train": "mask_train_v2", "test"
 
 
 class Builder(ReidBuilder):
-    """MSMT17 (Wei et al., CVPR 2018). Papers differ on what they train on.
+    """MSMT17 (Wei et al., CVPR 2018). Papers differ on which training images they use.
 
-    Configurations: `train` is list_train.txt alone, `trainval` adds list_val.txt, which holds more
-    images of the same identities. Identities of training and test are numbered from 0 each: equal
-    numbers are different people.
+    Variants: `train` is list_train.txt alone, `trainval` adds list_val.txt, which has more images
+    of the same identities. Training and test identities are both numbered from 0: equal numbers are
+    different people.
     """
 
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name="train", description="30,248 training images"),
         tfds.core.BuilderConfig(name="trainval", description="32,621 training images"),
     ]
+    same_test_images = True
+    root_names = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
     page = "https://www.pkuvmc.com/dataset.html"
     layout = (
         "list_train.txt, list_val.txt, list_query.txt, list_gallery.txt and the folders train and "
@@ -30,15 +33,21 @@ class Builder(ReidBuilder):
     )
 
     def is_root(self, directory: Path) -> bool:
-        """Whether a directory has the image folders of a version and the lists."""
+        """Tells whether a directory has the lists, and the image folders of a version."""
         lists = [name for names in self._lists().values() for name in names]
         return _folders(directory) is not None and all(
             (directory / f"list_{name}.txt").is_file() for name in lists
         )
 
     def list_images(self, root: Path) -> Listing:
-        """Images of the lists; the configuration says which are for training."""
+        """Lists the images of the lists of the variant.
+
+        Raises:
+          MissingFileError: the root has no image folders.
+        """
         folders = _folders(root)
+        if folders is None:
+            raise MissingFileError(f"{root} does not contain {self.layout}.")
         listing = Listing()
         for split, names in self._lists().items():
             folder = root / folders["train" if split == "train" else "test"]
@@ -51,7 +60,7 @@ class Builder(ReidBuilder):
 
     @property
     def expected(self) -> Counts:
-        """The configuration's published counts."""
+        """Published counts of the variant."""
         images = 30_248 if self.builder_config.name == "train" else 32_621
         return Counts(
             {
@@ -69,7 +78,7 @@ class Builder(ReidBuilder):
 
 
 def _folders(root: Path) -> dict[str, str] | None:
-    """The image folders of the version that lies in `root`."""
+    """The image folders of the version in `root`; None if they are not there."""
     for folders in FOLDERS:
         if all((root / folder).is_dir() for folder in folders.values()):
             return folders
@@ -77,12 +86,12 @@ def _folders(root: Path) -> dict[str, str] | None:
 
 
 def read_list(path: Path, folder: Path, listing: Listing) -> list[Item]:
-    """Items of a list file, whose lines read `0000/0000_045_12_0303morning_0006_2.jpg 0`.
+    """Reads a list file, with lines such as `0000/0000_045_12_0303morning_0006_2.jpg 0`.
 
-    The identity is the line's number, the camera the third field of the base name, counted from 1.
-    A line of another form is a problem.
+    The identity is the number at the end of the line. The camera is the third field of the base
+    name and counts from 1. A line of another form is added to the problems of the listing.
     """
-    items = []
+    items: list[Item] = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if not line.strip():
             continue

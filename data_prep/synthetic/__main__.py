@@ -1,6 +1,5 @@
-"""`python -m data_prep.synthetic [--config demo]`: render and prepare the synthetic benchmark."""
+"""`python -m data_prep.synthetic [--config demo]` renders and prepares the synthetic benchmark."""
 
-from data_prep.command import main
+from data_prep.command import prepare_main
 
-if __name__ == "__main__":
-    main("synthetic", configs=("demo", "tiny", "full"))
+prepare_main("synthetic")

@@ -27,7 +27,7 @@ class Mesh(NamedTuple):
 
 
 def person_mesh(person: Person, pose: Pose, rng: np.random.Generator) -> Mesh:
-    """The mesh of `person` in `pose`; `rng` lays the folds of the clothes."""
+    """Makes the mesh of `person` in `pose`; `rng` draws the folds of the clothes."""
     bones = skeleton(pose, person.look.height, person.look.build)
     parts = [
         *_legs(person, bones, rng),
@@ -48,7 +48,7 @@ def tube(
     texture: Texture,
     boxiness: float = 1.0,
 ) -> Mesh:
-    """A tube through `centers` [R, 3] wrapped in `texture` [R - 1, facets, 3].
+    """Makes a tube through `centers` [R, 3] wrapped in `texture` [R - 1, facets, 3].
 
     Args:
         centers: of the rings, from the top down.
@@ -76,13 +76,13 @@ def tube(
 
 
 def _along(points: Points, rings: int) -> Points:
-    """`rings` points at even steps along the line through `points`."""
+    """Interpolates `rings` points at even steps along the line through `points`."""
     at = np.linspace(0, len(points) - 1, rings)
     return np.stack([np.interp(at, range(len(points)), axis) for axis in points.T], axis=1)
 
 
 def _limb(line: Points, left: Points, girth: Points, texture: Texture) -> Mesh:
-    """A round tube whose front turns with the line: forearms may point forwards."""
+    """Makes a round tube whose front turns with the line: forearms may point forwards."""
     ahead = np.cross(np.gradient(line, axis=0), left)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     return tube(line, left, ahead, girth, girth, texture)
@@ -193,7 +193,7 @@ def _head(person: Person, bones: Skeleton) -> list[Mesh]:
     ]
 
     def shell(top: float, bottom: float, back: float, half_width: float, color: Color) -> Mesh:
-        """Hair that hangs behind the head, from `top` to `bottom` above the head's center."""
+        """Makes hair that hangs behind the head, from `top` to `bottom` above the head's center."""
         rows = 8
         down = np.linspace(0, 1, rows + 1)
         drop = center + (top + (bottom - top) * down)[:, None] * height * UP
@@ -231,7 +231,7 @@ def _head(person: Person, bones: Skeleton) -> list[Mesh]:
 
 
 def _ball(center: Points, left: Points, ahead: Points, radii: Points, person: Person) -> Mesh:
-    """The head: an ellipsoid with half axes `radii` (left, up, ahead)."""
+    """Makes the head, an ellipsoid with half axes `radii` (left, up, ahead)."""
     polar = np.linspace(0.02, np.pi - 0.02, wardrobe.HEAD_ROWS + 1)
     # A chin is narrower than a forehead.
     narrow = np.sin(polar) * (1 - 0.12 * (1 - np.cos(polar)) / 2)

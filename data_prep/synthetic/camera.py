@@ -1,4 +1,4 @@
-"""Cameras: where each one stands, how it draws a mesh, and what its sensor does to the image."""
+"""Cameras: their positions, how meshes are projected and drawn, and the noise of the sensors."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Image = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]
 
 HEIGHT, WIDTH = 128, 64
-"""Size of every image of the benchmark, as Market-1501's."""
+"""Size of every image of the benchmark, as in Market-1501."""
 SUPERSAMPLE = 3
 """Scenes and persons are drawn this many times larger, then averaged down."""
 
@@ -25,17 +25,17 @@ class Camera:
     number: int
     """1 to 6, as in the file names."""
     pitch: float
-    """How far it looks down."""
+    """Downward tilt."""
     roll: float
-    """How far it is tilted sideways."""
+    """Sideways tilt."""
     distance: float
-    """From the person in meters: a near camera shows the head larger than the feet."""
+    """Distance to the person in meters: a near camera shows the head larger than the feet."""
     headings: tuple[float, ...]
     """Directions in which people walk past it."""
     light: tuple[float, float, float]
     """Direction towards the light."""
     ambient: float
-    """Share of the light that comes from everywhere."""
+    """Share of ambient light."""
     gains: tuple[float, float, float]
     """Color cast: factors of red, green and blue."""
     gamma: float
@@ -44,10 +44,10 @@ class Camera:
     blur: float
     """Standard deviation in pixels of the final image."""
     resolution: float
-    """Rows and columns that survive, as a share of the image's."""
+    """Rows and columns that the sensor resolves, as a share of those of the image."""
     noise: float
     quality: int
-    """Of the JPEG file."""
+    """Quality of the JPEG file."""
 
 
 CAMERAS: tuple[Camera, ...] = (
@@ -69,7 +69,7 @@ CAMERAS: tuple[Camera, ...] = (
 
 @dataclass(frozen=True)
 class Box:
-    """A detector's box in meters of the camera's picture plane, y up, origin at the feet."""
+    """A detected box in meters of the picture plane, y up, origin at the feet."""
 
     left: float
     bottom: float
@@ -78,7 +78,7 @@ class Box:
 
 
 def view(camera: Camera, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Points [..., 3] of the world in `camera`: x right and y up in its picture plane, z nearness.
+    """Projects points [..., 3]: x right and y up in the picture plane of `camera`, z nearness.
 
     The person's place on the ground is the origin of both.
     """
@@ -94,7 +94,7 @@ def view(camera: Camera, points: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def to_pixels(points: npt.NDArray[np.floating], box: Box, canvas: Image) -> FloatImage:
-    """Points [..., 2] of the picture plane as x and y on `canvas`, which shows `box`."""
+    """Maps points [..., 2] of the picture plane to x and y on `canvas`, which shows `box`."""
     rows, columns = canvas.shape[:2]
     x = (points[..., 0] - box.left) / box.width * columns
     y = (box.bottom + box.height - points[..., 1]) / box.height * rows
@@ -102,7 +102,7 @@ def to_pixels(points: npt.NDArray[np.floating], box: Box, canvas: Image) -> Floa
 
 
 def draw_mesh(canvas: Image, mesh: Mesh, camera: Camera, box: Box) -> None:
-    """Draw `mesh` on `canvas`, the faces that look away left out, the far ones first."""
+    """Draws the faces of `mesh` that point to the camera on `canvas`, the far ones first."""
     seen = view(camera, mesh.quads)
     pixels = to_pixels(seen[..., :2], box, canvas)
     diagonal, other = pixels[:, 2] - pixels[:, 0], pixels[:, 3] - pixels[:, 1]
@@ -126,7 +126,7 @@ def _shade(quads: npt.NDArray[np.floating], camera: Camera) -> npt.NDArray[np.fl
 
 
 def expose(canvas: Image, camera: Camera, rng: np.random.Generator) -> Image:
-    """What the sensor makes of a supersampled `canvas`: the final image [128, 64, 3] in RGB."""
+    """Applies the sensor of `camera` to a supersampled canvas: the final RGB image [128, 64, 3]."""
     image = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     image = image.astype(np.float32) / 255
     gray = image.mean(axis=2, keepdims=True)
@@ -146,7 +146,7 @@ def expose(canvas: Image, camera: Camera, rng: np.random.Generator) -> Image:
 
 
 def heading(camera: Camera, seed: int, pid: int) -> float:
-    """Direction in which `pid` walks past `camera`: mostly along its paths, at times across."""
+    """Draws the direction in which `pid` walks past `camera`: mostly along its paths."""
     rng = stream(seed, "heading", pid, camera.number)
     if rng.random() < 0.2:
         return float(rng.uniform(0, 2 * np.pi))

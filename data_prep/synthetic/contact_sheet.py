@@ -1,23 +1,23 @@
 """`python -m data_prep.synthetic.contact_sheet OUT.png`: ten identities seen by six cameras.
 
-Each column is a person, each row a camera. Of ten persons the first three are twins, and so
-are the sixth and the seventh: they differ in nothing but prints, stripes and shoes.
+Each column is a person, each row a camera. Of ten persons the first three are twins, and so are
+the sixth and the seventh: they differ only in prints, stripes and shoes.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data_prep.files import replacing
 from data_prep.synthetic.camera import CAMERAS
 from data_prep.synthetic.layout import Shot
 from data_prep.synthetic.render import render_image
 
 
 def contact_sheet(first_pid: int, seed: int = 0, persons: int = 10, gap: int = 2) -> Image.Image:
-    """A picture of `persons` identities from `first_pid` on (columns) by every camera (rows)."""
+    """Renders `persons` identities from `first_pid` on (columns) by every camera (rows)."""
     rows = []
     for camera in CAMERAS:
         shots = (
@@ -34,18 +34,17 @@ def _frame(tile: np.ndarray, gap: int) -> np.ndarray:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first-pid", type=int, default=1)
+    parser.add_argument("out", type=Path, help="PNG file to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the benchmark")
+    parser.add_argument("--first-pid", type=int, default=1, help="identity of the first column")
     arguments = parser.parse_args()
     sheet = contact_sheet(arguments.first_pid, arguments.seed)
-    # 256 colors: a third of the size, and hardly to be told apart.
+    # 256 colors: a third of the size, with hardly a visible difference.
     sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
-    unfinished = arguments.out.with_name(f".{arguments.out.name}.partial")
-    sheet.save(unfinished, format="PNG", optimize=True)
-    os.replace(unfinished, arguments.out)
+    with replacing(arguments.out) as unfinished:
+        sheet.save(unfinished, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

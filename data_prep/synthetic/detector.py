@@ -1,4 +1,4 @@
-"""Boxes as a person detector gives them: mostly fair, some too large, some cut, some beside."""
+"""Boxes of a simulated person detector: mostly fair, some too large, cut or shifted."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from data_prep.synthetic.camera import Box
 
 
 def tight_box(points: np.ndarray) -> Box:
-    """The smallest box around points [..., 2] of the picture plane."""
+    """Computes the smallest box around points [..., 2] of the picture plane."""
     low, high = (
         points.reshape(-1, points.shape[-1]).min(0),
         points.reshape(-1, points.shape[-1]).max(0),
@@ -15,7 +15,7 @@ def tight_box(points: np.ndarray) -> Box:
 
 
 def detect(tight: Box, rng: np.random.Generator) -> Box:
-    """The box that a detector puts around a person whose smallest box is `tight`."""
+    """Draws the detected box of a person whose smallest box is `tight`."""
     kind = rng.choice(["fair", "large", "feet", "head", "beside"], p=[0.52, 0.16, 0.15, 0.07, 0.1])
     top, bottom = rng.uniform(-0.02, 0.07, 2)  # margins, as shares of the person's height
     aspect, aside = rng.uniform(0.36, 0.48), rng.normal(0, 0.03)
@@ -31,7 +31,7 @@ def detect(tight: Box, rng: np.random.Generator) -> Box:
 
 
 def detect_junk(tight: Box, rng: np.random.Generator) -> Box:
-    """A box that overlaps its person too little to count: a part, or far too large."""
+    """Draws a box that overlaps its person too little to count: a part, or far too large."""
     if rng.random() < 0.6:
         cut = rng.uniform(0.45, 0.65)
         top, bottom = (-cut, 0.05) if rng.random() < 0.5 else (0.05, -cut)

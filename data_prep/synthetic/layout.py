@@ -1,4 +1,4 @@
-"""Layout: which images a preset has, under Market-1501's folders and file names."""
+"""The images of a preset, with Market-1501's folders and file names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Preset:
     query_images: int
     """One for each camera that saw a test identity: 2 to 6 times `test_ids`."""
     gallery_images: int
-    """Of test identities, without distractors and junk."""
+    """Gallery images of test identities, without distractors and junk."""
     distractors: int
     """Images with pid 0000: kept in the gallery, never a match."""
     junk: int
-    """Images with pid -1: poor boxes that an evaluation drops."""
+    """Images with pid -1: poor boxes that the evaluation ignores."""
 
     def __post_init__(self) -> None:
         for name in ("train", "test"):
@@ -56,7 +56,7 @@ class Preset:
 
     @property
     def total(self) -> int:
-        """Images of all three folders."""
+        """Number of images in all three folders."""
         return (
             self.train_images
             + self.query_images
@@ -83,9 +83,9 @@ class Shot:
     camera: int
     """1 to 6."""
     index: int
-    """Counts the images of `pid` by `camera`."""
+    """Number of the image among those of `pid` by `camera`."""
     person: int
-    """The identity in the picture; that of a junk image is not told by its name."""
+    """The identity in the picture, which the name of a junk image does not contain."""
 
     @property
     def path(self) -> str:
@@ -98,7 +98,7 @@ class Shot:
 
 
 def shots(preset: Preset, seed: int) -> list[Shot]:
-    """All images of `preset`. Identities 1..train_ids are trained on, those after are tested."""
+    """Lists all images of `preset`. Training has the identities 1..train_ids, testing the next."""
     return [
         *_train(preset, stream(seed, "layout", "train")),
         *_test(preset, stream(seed, "layout", "test")),
@@ -107,11 +107,11 @@ def shots(preset: Preset, seed: int) -> list[Shot]:
 
 
 def split_total(total: int, parts: int, low: int, high: int, rng: np.random.Generator) -> list[int]:
-    """Random numbers of `parts` parts, each from `low` to `high`, that add up to `total`."""
+    """Draws `parts` numbers from `low` to `high` that add up to `total`."""
     if not parts * low <= total <= parts * high:
-        raise ValueError(f"{parts} numbers from {low} to {high} can not add up to {total}.")
+        raise ValueError(f"{parts} numbers from {low} to {high} cannot add up to {total}.")
     numbers = np.full(parts, low)
-    # Unequal weights: some people come by often, some hardly ever.
+    # Unequal weights: some people are seen often, some rarely.
     weights = rng.gamma(3.0, size=parts)
     while (rest := total - int(numbers.sum())) > 0:
         room = high - numbers

@@ -1,4 +1,4 @@
-"""Poses: where the joints of a walking or standing person are."""
+"""Poses: the joints of a walking or standing person."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,11 @@ class Pose:
     stride: float
     """Amplitude of the thighs; near 0 for a person who stands."""
     lean: float
-    """Of the upper body, forwards."""
+    """Forward lean of the upper body."""
     elbows: tuple[float, float]
     """Bend of the left and of the right elbow."""
     head: float
-    """Turn of the head against the body."""
+    """Turn of the head relative to the body."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Skeleton:
 
 
 def draw_pose(rng: np.random.Generator, yaw: float, phase: float) -> Pose:
-    """A pose of somebody who goes in direction `yaw`; the rest is drawn."""
+    """Draws a pose of a person who walks in direction `yaw`."""
     stands = rng.random() < 0.15
     elbows = rng.uniform(0.1, 0.6, 2)
     if rng.random() < 0.12:  # looks at a telephone, or holds it to the ear
@@ -60,7 +60,7 @@ def draw_pose(rng: np.random.Generator, yaw: float, phase: float) -> Pose:
 
 
 def skeleton(pose: Pose, height: float, build: float) -> Skeleton:
-    """Joints of a person of `height` meters in `pose`; the lower foot is on the ground."""
+    """Computes the joints of a person of `height` meters; the lower foot is on the ground."""
     forward = np.array([np.sin(pose.yaw), 0.0, np.cos(pose.yaw)])
     left = np.array([np.cos(pose.yaw), 0.0, -np.sin(pose.yaw)])
     up = np.array([0.0, 1.0, 0.0])
@@ -90,7 +90,7 @@ def skeleton(pose: Pose, height: float, build: float) -> Skeleton:
         wrist = elbow + 0.15 * height * (swing(upper + bend) + 0.3 * outwards)
         arms.append(np.stack([shoulder, elbow, wrist]))
 
-    # The foot that carries stands on the ground, which lowers the hips in a long step.
+    # The supporting foot stands on the ground, which lowers the hips in a long step.
     lift = 0.045 * height - min(leg[2, 1] for leg in legs)
     shift = lift * up
     turn = pose.yaw + pose.head

@@ -1,21 +1,20 @@
 """Renders the synthetic pedestrian benchmark in Market-1501's layout.
 
-Every image is a pure function of (seed, pid, camera, index): the same whatever the number of
-processes, and whichever other images are rendered beside it.
+Every image is a pure function of (seed, pid, camera, index): it does not depend on the number of
+processes, nor on the other images.
 """
 
 import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data_prep.progress import track
+from data_prep.errors import InputError
 from data_prep.synthetic import detector, scene
 from data_prep.synthetic.body import Mesh, person_mesh
 from data_prep.synthetic.camera import (
@@ -34,45 +33,48 @@ from data_prep.synthetic.layout import PRESETS, Shot, shots
 from data_prep.synthetic.person import make_person, make_stranger
 from data_prep.synthetic.pose import draw_pose
 from data_prep.synthetic.streams import stream
+from data_prep.workers import map_chunks
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 
 def render(out: Path, preset: str, seed: int = 0, processes: int | None = None) -> Path:
-    """Write the benchmark `preset` to the new directory `out`.
+    """Renders a preset of the benchmark to the new directory `out`.
 
-    The images are written to a temporary directory beside `out`, which gets its name when all are
-    there: an interrupted run leaves no `out`.
+    The images are written to a temporary directory next to `out`, which is renamed to `out` when it
+    is complete: an interrupted run leaves no `out`.
 
     Args:
-        out: the directory to make; it gets Market-1501's three folders.
+        out: the directory to make, with Market-1501's three folders.
         preset: a key of `PRESETS`.
         seed: another seed gives other persons, poses and boxes.
-        processes: that render; None is one for each CPU this process may use.
+        processes: number of processes that render; see `map_chunks`.
 
     Returns:
         `out`.
 
     Raises:
-        ValueError: there is no such preset, or `seed` or `processes` is out of range.
-        FileExistsError: `out` exists and is not an empty directory.
+        InputError: there is no such preset, `seed` or `processes` is out of range, or `out` exists
+            and is not an empty directory.
     """
     out = Path(out)
     if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+        raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
     if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}.")
+        raise InputError(f"seed must be at least 0, got {seed}.")
     if processes is not None and processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes}.")
+        raise InputError(f"processes must be at least 1, got {processes}.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(f"{out} exists already: delete it, or render to another directory.")
+        raise InputError(f"{out} exists already: delete it, or render to another directory.")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial_out = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
         for folder in FOLDERS:
             (partial_out / folder).mkdir()
-        _write_all(partial_out, shots(PRESETS[preset], seed), seed, processes)
-        partial_out.chmod(0o755)  # mkdtemp's is for its owner alone
+        write = partial(write_images, partial_out, seed)
+        for _ in map_chunks(write, shots(PRESETS[preset], seed), "Rendering", processes):
+            pass
+        partial_out.chmod(0o755)  # mkdtemp's directory is for its owner alone
         os.replace(partial_out, out)
     except BaseException:
         shutil.rmtree(partial_out, ignore_errors=True)
@@ -81,7 +83,7 @@ def render(out: Path, preset: str, seed: int = 0, processes: int | None = None) 
 
 
 def render_image(seed: int, shot: Shot) -> Image:
-    """The image [128, 64, 3] (RGB, uint8) of `shot`."""
+    """Renders `shot` as an RGB image, uint8 [128, 64, 3]."""
     rng = stream(seed, "image", shot.pid, shot.camera, shot.index)
     camera = CAMERAS[shot.camera - 1]
     mesh = _walker(seed, shot, camera, rng)
@@ -123,29 +125,16 @@ def _passer_by(rng: np.random.Generator, nearer: float) -> Mesh:
     return mesh._replace(quads=mesh.quads + np.array([aside, 0, nearer], np.float32))
 
 
-def _write_all(directory: Path, plan: list[Shot], seed: int, processes: int | None) -> None:
-    write = partial(_write, directory, seed)
-    if processes is None:
-        usable = hasattr(os, "sched_getaffinity")
-        processes = len(os.sched_getaffinity(0)) if usable else os.cpu_count() or 1
-    processes = min(processes, len(plan))
-    sizes = [1] * len(plan)
-    if processes == 1:
-        for _ in track(map(write, plan), sizes, "Rendering"):
-            pass
-        return
-    # Spawned, not forked: the caller may have threads, which a fork does not survive.
-    with ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        for _ in track(pool.map(write, plan, chunksize=16), sizes, "Rendering"):
-            pass
-
-
-def _write(directory: Path, seed: int, shot: Shot) -> None:
-    quality = CAMERAS[shot.camera - 1].quality
-    bgr = np.ascontiguousarray(render_image(seed, shot)[..., ::-1])
-    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not encoded:
-        raise OSError(f"OpenCV could not encode {shot.path} as JPEG.")
-    (directory / shot.path).write_bytes(data.tobytes())
+def write_images(directory: Path, seed: int, plan: Sequence[Shot]) -> None:
+    """Renders some images to their places below `directory`, whose folders are there."""
+    # The images are too small to be worth OpenCV's threads.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    for shot in plan:
+        quality = CAMERAS[shot.camera - 1].quality
+        bgr = np.ascontiguousarray(render_image(seed, shot)[..., ::-1])
+        encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not encoded:
+            raise RuntimeError(f"OpenCV could not encode {shot.path} as JPEG.")
+        (directory / shot.path).write_bytes(data.tobytes())
+    cv2.setNumThreads(threads)

@@ -1,7 +1,7 @@
-"""Scenes: the place that each camera watches, and what stands in front of people there.
+"""Scenes: the background of each camera, and obstacles in front of people.
 
-A scene is fixed for its camera; an image shows the part of it behind the person. The background
-therefore tells the camera, never the identity.
+The scene of a camera is fixed; an image shows the part of it behind the person. So the background
+depends on the camera, never on the identity.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from data_prep.synthetic.camera import Box, Camera, Image, to_pixels
 from data_prep.synthetic.streams import stream
 
-PIXELS_PER_METRE = 72
+PIXELS_PER_METER = 72
 LENGTH, ABOVE, BELOW = 1800, 260, 260
 """Width of a scene and its rows above and below the line where ground and background meet."""
 
@@ -21,13 +21,16 @@ LENGTH, ABOVE, BELOW = 1800, 260, 260
 def noise(rng: np.random.Generator, rows: int, columns: int, grain: int) -> npt.NDArray[np.float32]:
     """Smooth noise [rows, columns] of unit variance at most, in spots of about `grain` pixels."""
     coarse = rng.normal(0, 1, (rows // grain + 2, columns // grain + 2)).astype(np.float32)
-    return cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    resized = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(resized, np.float32)
 
 
 def _mottle(image: Image, rng: np.random.Generator, strength: float) -> None:
     rows, columns = image.shape[:2]
-    spots = sum(noise(rng, rows, columns, grain) for grain in (2, 7, 40)) * strength
-    image[:] = (image + spots[..., None]).clip(0, 255).astype(np.uint8)
+    spots = np.zeros((rows, columns), np.float32)
+    for grain in (2, 7, 40):
+        spots += noise(rng, rows, columns, grain)
+    image[:] = (image + (spots * strength)[..., None]).clip(0, 255).astype(np.uint8)
 
 
 def _slabs(image: Image, top: int, color: tuple, step: float) -> None:
@@ -138,7 +141,7 @@ _PAINTERS = (_square, _park, _shops, _road, _hall, _yard)
 
 @lru_cache(maxsize=12)
 def scene(seed: int, number: int) -> Image:
-    """The place that camera `number` watches, [rows, columns, 3]."""
+    """The scene of camera `number`, uint8 [rows, columns, 3]."""
     rng = stream(seed, "scene", number)
     image = np.zeros((ABOVE + BELOW, LENGTH, 3), np.uint8)
     _PAINTERS[number - 1](image, rng)
@@ -150,12 +153,12 @@ def scene(seed: int, number: int) -> Image:
 def backdrop(
     seed: int, camera: Camera, box: Box, size: tuple[int, int], rng: np.random.Generator
 ) -> Image:
-    """The part of the scene in `box`, as an image of `size` (rows, columns).
+    """Cuts the part of the scene in `box`, as an image of `size` (rows, columns).
 
-    The person stands somewhere on the ground, nearer or farther: the scene's scale varies.
+    The person stands nearer or farther, so that the scale of the scene varies.
     """
     place = scene(seed, camera.number)
-    scale = PIXELS_PER_METRE * rng.uniform(0.8, 1.3)
+    scale = PIXELS_PER_METER * rng.uniform(0.8, 1.3)
     # The steeper the camera looks down, the more of the picture is ground.
     feet = ABOVE + scale * (0.15 + 2.2 * np.sin(camera.pitch)) * rng.uniform(0.4, 1.0)
     width, height = box.width * scale, box.height * scale
@@ -163,28 +166,30 @@ def backdrop(
     top = feet - (box.bottom + box.height) * scale
     rows, columns = size
     transform = np.array([[width / columns, 0, left], [0, height / rows, top]], np.float32)
-    return cv2.warpAffine(
+    cut = cv2.warpAffine(
         place,
         transform,
         (columns, rows),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT,
     )
+    return np.asarray(cut, np.uint8)
 
 
 def cast_shadow(canvas: Image, camera: Camera, box: Box, tight: Box) -> None:
-    """Darken the ground at the feet of the person in `tight`."""
+    """Darkens the ground at the feet of the person in `tight`."""
     feet = np.array([tight.left + tight.width / 2 - 0.12 * camera.light[0], tight.bottom + 0.06])
     center = to_pixels(feet, box, canvas)
-    axes = (0.34 / box.width * canvas.shape[1], 0.13 / box.height * canvas.shape[0])
-    shadow = np.zeros(canvas.shape[:2], np.float32)
+    rows, columns = canvas.shape[:2]
+    axes = (0.34 / box.width * columns, 0.13 / box.height * rows)
+    shadow = np.zeros((rows, columns), np.float32)
     cv2.ellipse(shadow, (center.tolist(), (2 * axes[0], 2 * axes[1]), 0), 0.4, -1)
-    shadow = cv2.blur(shadow, (15, 9))
-    canvas[:] = (canvas * (1 - shadow[..., None])).astype(np.uint8)
+    blurred = np.asarray(cv2.blur(shadow, (15, 9)))
+    canvas[:] = (canvas * (1 - blurred[..., None])).astype(np.uint8)
 
 
 def obstruct(canvas: Image, kind: str, rng: np.random.Generator) -> None:
-    """Put a pole, a bush or a railing in front of what is on `canvas`."""
+    """Draws a pole, a bush or a railing in front of everything on `canvas`."""
     rows, columns = canvas.shape[:2]
     if kind == "pole":
         width = int(columns * rng.uniform(0.08, 0.2))
@@ -196,8 +201,8 @@ def obstruct(canvas: Image, kind: str, rng: np.random.Generator) -> None:
     elif kind == "bush":
         left, width = columns * rng.uniform(-0.3, 0.6), columns * rng.uniform(0.4, 0.9)
         top = rows * rng.uniform(0.6, 0.85)
-        area = (int(left), int(top), int(left + width), rows + 10)
-        _foliage(canvas, rng, area, 160, (58, 92, 46), 22)
+        bush = (int(left), int(top), int(left + width), rows + 10)
+        _foliage(canvas, rng, bush, 160, (58, 92, 46), 22)
     else:
         tone = (np.array([150, 150, 150]) * rng.uniform(0.4, 1.4)).clip(0, 255).tolist()
         top, bars = rows * rng.uniform(0.5, 0.7), int(rng.integers(5, 8))

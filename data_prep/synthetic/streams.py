@@ -6,11 +6,11 @@ import numpy as np
 
 
 def stream(seed: int, *key: int | str) -> np.random.Generator:
-    """A generator that depends on `seed` and `key` alone, not on what was drawn before.
+    """Makes a generator that depends only on `seed` and `key`, not on earlier draws.
 
     Args:
-        seed: of the whole benchmark.
-        *key: names and numbers of what is drawn, such as ("pose", pid, camera, index).
+        seed: seed of the whole benchmark.
+        *key: names and numbers of the drawn quantity, such as ("pose", pid, camera, index).
     """
     words = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in key]
     return np.random.default_rng([word & 0xFFFFFFFF for word in (seed, *words)])

@@ -1,4 +1,4 @@
-"""Textures: what is sewn, printed and worn on each part of a body.
+"""Textures of the parts of a body: clothes, prints, hair and skin.
 
 A texture is a float array `[rows, facets, 3]` in 0..255, one color for each face of the tube it
 is wrapped around: rows go down (or out, along a limb), facets go round from the front over the
@@ -20,12 +20,12 @@ HEAD_ROWS, HEAD_FACETS = 14, 16
 
 
 def plain(rows: int, facets: int, color: Color) -> Texture:
-    """A texture of one color."""
+    """Makes a texture of one color."""
     return np.full((rows, facets, 3), color, np.float32)
 
 
 def fold(texture: Texture, rng: np.random.Generator, strength: float = 0.1) -> Texture:
-    """`texture` with soft lighter and darker folds."""
+    """Adds soft lighter and darker folds to `texture`."""
     rows, facets = texture.shape[:2]
     coarse = rng.normal(0, 1, (max(2, rows // 4), max(2, facets // 3))).astype(np.float32)
     folds = cv2.resize(coarse, (facets, rows), interpolation=cv2.INTER_CUBIC)
@@ -33,7 +33,7 @@ def fold(texture: Texture, rng: np.random.Generator, strength: float = 0.1) -> T
 
 
 def glyph(shape: Print, size: int) -> npt.NDArray[np.bool_]:
-    """A print as a mask of `size` rows. It has fewer columns: a facet is wider than a row."""
+    """Makes a print as a mask of `size` rows. It has fewer columns: a facet is wider than a row."""
     rows, columns = size, round(0.7 * size)
     y = (np.arange(rows) - (rows - 1) / 2)[:, None] / (rows / 2)
     x = (np.arange(columns) - (columns - 1) / 2)[None, :] / (columns / 2)
@@ -52,7 +52,7 @@ def glyph(shape: Print, size: int) -> npt.NDArray[np.bool_]:
 def stamp(
     texture: Texture, mask: npt.NDArray[np.bool_], row: int, azimuth: float, color: Color
 ) -> None:
-    """Put `mask` in `color` on `texture`, centered at `row` and at `azimuth` (radians)."""
+    """Puts `mask` in `color` on `texture`, centered at `row` and at `azimuth` (radians)."""
     rows, facets = texture.shape[:2]
     center = round(azimuth / (2 * np.pi) * facets)
     y, x = np.nonzero(mask)
@@ -72,7 +72,7 @@ def torso_texture(person: Person) -> Texture:
         texture[17:21] = details.stripe_color
     elif details.stripes == "yoke":
         texture[:8] = details.stripe_color
-    if look.top in ("jacket", "coat"):  # worn open, over something of another color
+    if look.top in ("jacket", "coat"):  # worn open over another color
         half = 3 if look.top == "jacket" else 2
         texture[:, -half:] = texture[:, :half] = look.inner_color
     elif look.top == "shirt":

@@ -1,1 +1,1 @@
-"""Embeddings, ranking metrics and re-ranking."""
+"""Embeddings, ranking metrics, re-ranking and the evaluation protocol."""

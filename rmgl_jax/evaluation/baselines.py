@@ -1,7 +1,7 @@
-"""Embeddings without a network: what raw pixels and colors alone retrieve.
+"""Retrieval by raw pixels and by color histograms, as baselines.
 
-They are the floor of a benchmark. A trained network that is not far above them has learnt little,
-and a data set on which they do well tells methods apart badly.
+A trained network that is hardly better has learned little, and a dataset on which baselines do well
+cannot tell methods apart.
 """
 
 import cv2
@@ -12,13 +12,13 @@ import numpy.typing as npt
 def pixel_embedding(
     images: npt.NDArray[np.uint8], size: tuple[int, int] = (32, 16), center: float = 0.5
 ) -> npt.NDArray[np.float32]:
-    """The pixels of small images, centered and normalized.
+    """Embeds images as their downscaled pixels, minus the mean, at unit length.
 
     Args:
         images: uint8 [M, H, W, 3], RGB.
-        size: height and width to which images are averaged down.
-        center: share of the width that is looked at: persons are in the middle, and the
-            background tells the camera.
+        size: height and width of the downscaled images.
+        center: share of the width that is used. Persons are in the middle, and the background
+            gives away the camera.
 
     Returns:
         float32 [M, E] with rows of unit length, E = 3 * height * width.
@@ -32,7 +32,7 @@ def pixel_embedding(
     features = np.empty((len(images), height * width * 3), np.float32)
     for feature, image in zip(features, images, strict=True):
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        # Without its mean an image is compared by its pattern rather than its brightness.
+        # Without their mean, images are compared by pattern rather than brightness.
         feature[:] = small.astype(np.float32).ravel() - small.mean()
     return _unit_length(features)
 
@@ -43,16 +43,16 @@ def color_histogram_embedding(
     bins: tuple[int, int, int] = (12, 4, 4),
     center: float = 0.5,
 ) -> npt.NDArray[np.float32]:
-    """Histograms of hue, saturation and value in horizontal stripes.
+    """Embeds images as histograms of hue, saturation and value in horizontal stripes.
 
-    The square roots of the shares are taken, which makes the Euclidean distance of two
-    embeddings Hellinger's distance of their histograms.
+    An embedding holds the square roots of the frequencies, so that Euclidean distances of
+    embeddings are Hellinger distances of histograms.
 
     Args:
         images: uint8 [M, H, W, 3], RGB.
-        stripes: of each image, from the top down.
-        bins: of hue, of saturation and of value.
-        center: as of `pixel_embedding`.
+        stripes: number of stripes, from top to bottom.
+        bins: number of bins of hue, saturation and value.
+        center: share of the width that is used.
 
     Returns:
         float32 [M, E] with rows of unit length, E = stripes * product of bins.
@@ -77,7 +77,7 @@ def color_histogram_embedding(
 
 
 def _center(images: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.uint8]:
-    """The middle columns of `images`, at least one; refuses what are no images."""
+    """Checks images and returns their middle columns, at least one."""
     if images.dtype != np.uint8:
         raise TypeError(f"images must be uint8, got {images.dtype}.")
     if images.ndim != 4 or images.shape[3] != 3:
@@ -85,11 +85,11 @@ def _center(images: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.uint8
     if not 0 < share <= 1:
         raise ValueError(f"center must be in (0, 1], got {share}.")
     columns = images.shape[2]
-    aside = min(round((1 - share) / 2 * columns), (columns - 1) // 2)
-    return np.ascontiguousarray(images[:, :, aside : columns - aside])
+    margin = min(round((1 - share) / 2 * columns), (columns - 1) // 2)
+    return np.ascontiguousarray(images[:, :, margin : columns - margin])
 
 
 def _unit_length(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     norms = np.linalg.norm(features, axis=1, keepdims=True)
-    # An image of one color has no pattern: its zero row stays zero.
+    # The row of an image of one color is zero and stays zero.
     return features / np.maximum(norms, np.finfo(np.float32).tiny)

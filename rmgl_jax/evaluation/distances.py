@@ -1,4 +1,4 @@
-"""Squared Euclidean distances of embeddings, in tiles: the one formula every evaluation uses."""
+"""Squared Euclidean distances of embeddings, in tiles, and the checks of their inputs."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-# A tile of distances is about this large (in float32), whatever the gallery's size.
+from data_prep.errors import InputError
+
 TILE_BYTES = 128 * 2**20
-# Gallery images whose distances are computed at once.
-_PIECE = 1024
+"""Size of a block of float32 distances, unless a number of rows is given."""
 
 
 @jax.jit
 def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
-    """|q - g|^2 = |q|^2 + |g|^2 - 2 q.g of every pair, in float32 and never below 0.
+    """Computes max(|q|^2 + |g|^2 - 2 q.g, 0) = |q - g|^2 for every pair, in float32.
 
     Args:
         query: embeddings [Q, E].
@@ -32,7 +32,7 @@ def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
 
 @jax.jit
 def unit_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
-    """`squared_distances` of the L2-normalized embeddings, 2 - 2 cos: in [0, 4].
+    """Computes `squared_distances` of the L2-normalized embeddings: 2 - 2 cos(q, g), in [0, 4].
 
     Args:
         query: embeddings [Q, E], none of them zero.
@@ -43,7 +43,7 @@ def unit_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
     """
     query, gallery = query.astype(jnp.float32), gallery.astype(jnp.float32)
     products = jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
-    # The products are scaled instead of the features, of which that would make a copy.
+    # Scaling the products avoids a normalized copy of the features.
     query_scale = jax.lax.rsqrt(jnp.sum(query**2, axis=1))[:, None]
     gallery_scale = jax.lax.rsqrt(jnp.sum(gallery**2, axis=1))[None, :]
     return jnp.maximum(2.0 - 2.0 * (products * query_scale * gallery_scale), 0.0)
@@ -54,20 +54,22 @@ def distance_blocks(
     gallery: np.ndarray,
     block: int | None = None,
     distances: Callable[[jax.Array, jax.Array], jax.Array] = squared_distances,
+    piece: int = 1024,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """The rows of a matrix of distances in blocks, computed on the default JAX device.
+    """Yields the distance matrix in blocks of queries, computed on the default JAX device.
 
     Args:
         query: embeddings [Q, E].
-        gallery: embeddings [G, E]; the device holds them once.
-        block: queries of a block; None chooses blocks of about 128 MiB.
+        gallery: embeddings [G, E]; one copy is kept on the device.
+        block: queries in a block; by default as many as fit `TILE_BYTES`.
         distances: `squared_distances` or `unit_distances`.
+        piece: gallery images in one product.
 
     Yields:
-        The block's slice of the queries, and its distances [block, G], a NumPy array.
+        The slice of the queries in the block, and their distances [block, G] as a NumPy array.
     """
-    # Pieces, because a product packs its operands anew each time.
-    pieces = [jnp.asarray(gallery[i]) for i in row_blocks(len(gallery), 1, _PIECE)]
+    # In pieces, because XLA packs the operands of every product again.
+    pieces = [jnp.asarray(gallery[i]) for i in row_blocks(len(gallery), 1, piece)]
     for rows in row_blocks(len(query), len(gallery), block):
         queries = jnp.asarray(query[rows])
         tiles = [distances(queries, piece) for piece in pieces]
@@ -75,7 +77,7 @@ def distance_blocks(
 
 
 def row_blocks(rows: int, columns: int, block: int | None = None) -> list[slice]:
-    """Cuts `rows` into slices of `block`, or of as many as make a tile of about `TILE_BYTES`."""
+    """Splits `rows` into slices of `block` rows; by default as many as fit `TILE_BYTES`."""
     if block is None:
         block = max(1, TILE_BYTES // (4 * max(columns, 1)))
     elif block < 1:
@@ -84,7 +86,7 @@ def row_blocks(rows: int, columns: int, block: int | None = None) -> list[slice]
 
 
 def check_distances(distances: ArrayLike) -> np.ndarray:
-    """Refuses anything but a floating-point matrix; copies nothing and looks at no value.
+    """Returns the distances as a NumPy array after checking shape and type, but no values.
 
     Raises:
         TypeError: the values are not floating-point numbers.
@@ -99,24 +101,24 @@ def check_distances(distances: ArrayLike) -> np.ndarray:
 
 
 def check_features(name: str, features: ArrayLike) -> np.ndarray:
-    """Refuses anything but a finite floating-point matrix with rows; copies nothing.
+    """Checks that features are a finite floating-point matrix that is not empty.
 
     Args:
-        name: what the message calls the features, as "query features".
+        name: name of the features in error messages, such as "query features".
         features: embeddings [M, E].
 
     Returns:
-        The features as a NumPy array.
+        The features as a NumPy array, not copied.
 
     Raises:
         TypeError: the values are not floating-point numbers.
-        ValueError: the shape is wrong, or a row holds NaN or infinity.
+        ValueError: the shape is wrong.
+        InputError: a row contains NaN or infinity.
     """
     array = np.asarray(features)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
-            f"The {name} must be a matrix [images, width] that is not empty, got shape "
-            f"{array.shape}."
+            f"The {name} must be a matrix [M, E] that is not empty, got shape {array.shape}."
         )
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"The {name} must be floating-point numbers, got {array.dtype}.")
@@ -126,11 +128,12 @@ def check_features(name: str, features: ArrayLike) -> np.ndarray:
 
 
 def check_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """`check_features` of query and gallery, which must have the same width.
+    """Applies `check_features` to query and gallery, and checks that their widths are equal.
 
     Raises:
         TypeError: the values are not floating-point numbers.
-        ValueError: a shape is wrong, the widths differ, or a row holds NaN or infinity.
+        ValueError: a shape is wrong, or the widths differ.
+        InputError: a row contains NaN or infinity.
     """
     query = check_features("query features", query)
     gallery = check_features("gallery features", gallery)
@@ -143,21 +146,21 @@ def check_pair(query: ArrayLike, gallery: ArrayLike) -> tuple[np.ndarray, np.nda
 
 
 def check_zeros(query: np.ndarray, gallery: np.ndarray) -> None:
-    """Refuses features that cannot be scaled to unit length.
+    """Checks that all features can be scaled to unit length.
 
     Raises:
-        ValueError: a row holds only zeros.
+        InputError: a row contains only zeros.
     """
     for name, features in (("query features", query), ("gallery features", gallery)):
-        check_rows(name, ~features.any(axis=1), "only zeros")
+        check_rows(name, ~np.any(features, axis=1), "only zeros")
 
 
 def check_rows(name: str, bad: np.ndarray, what: str, first_row: int = 0) -> None:
-    """Raises if a row of the mask `bad` [rows, ...] is set, naming the first such row.
+    """Raises an error that names the first row in which the mask `bad` [rows, ...] is set.
 
     Raises:
-        ValueError: some row is bad.
+        InputError: the mask is set somewhere.
     """
     if bad.any():
         row = first_row + int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))
-        raise ValueError(f"The {name} hold {what} in row {row}.")
+        raise InputError(f"The {name} contain {what} in row {row}.")

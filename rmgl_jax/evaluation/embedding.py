@@ -1,34 +1,48 @@
-"""Embeddings of images: on all devices, image and mirror averaged, of unit length."""
+"""Embeddings of images: computed on all devices, averaged over image and mirror, of unit length."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.augment import normalize
 from rmgl_jax.devices import AXIS, data_mesh
-from rmgl_jax.models.rmgl import RMGL
+from rmgl_jax.models.rmgl import RMGL, Output, feature_layout
 
 
 @partial(jax.jit, static_argnames=("config", "flip"))
 def embed_batch(
     config: ModelConfig, variables: Mapping[str, Any], images: jax.Array, flip: bool = True
 ) -> jax.Array:
-    """Unit embeddings of uint8 images, `[B, H, W, 3] -> [B, E]`.
+    """Embeds uint8 images `[B, H, W, 3]` at unit length, `[B, E]`.
 
-    With `flip` an embedding is the mean of the image's own and its mirror's (IV-A), before it is
-    scaled to unit length.
+    Args:
+        config: configuration of the model.
+        variables: `params` and `batch_stats` of the model.
+        images: of any size that the model takes.
+        flip: Average each embedding with that of the mirrored image (IV-A) before scaling it to
+            unit length.
     """
 
     def embedding(images: jax.Array) -> jax.Array:
-        return RMGL(config).apply(variables, images, train=False).embedding
+        return cast(Output, RMGL(config).apply(variables, images, train=False)).embedding
 
     images = normalize(images)
     total = embedding(images)
@@ -53,63 +67,139 @@ def embed(
     console: Console | None = None,
     description: str = "embedding",
 ) -> np.ndarray:
-    """Unit embeddings of any number of images, `uint8 [M, H, W, 3] -> float32 [M, E]`.
-
-    Batches have one fixed size, so that one program is compiled; the last one is filled up and
-    what the filling gives is dropped. On several processes each embeds its part of every batch,
-    and all get the whole result.
+    """Embeds any number of images at unit length, `uint8 [M, H, W, 3] -> float32 [M, E]`.
 
     Args:
-        config: of the model.
-        variables: `params` and `batch_stats`.
+        config: configuration of the model.
+        variables: `params` and `batch_stats` of the model.
         images: an array or a memory map, such as `Split.images`.
-        batch_size: over all devices; rounded up to a multiple of their number.
-        flip: see `embed_batch`.
-        console: shows a progress bar on it.
-        description: before the bar.
+        batch_size: images embedded at once, see `embed_rows`.
+        flip: Average each embedding with that of the mirrored image.
+        console: if given and a terminal, shows a progress bar.
+        description: label of the progress bar.
 
     Raises:
-        ValueError: if the images are not uint8 `[M, H, W, 3]` of the model's size.
+        ValueError: the images are not uint8 `[M, H, W, 3]` of the model's size.
     """
     if images.ndim != 4 or images.shape[1:] != (*config.image_size, 3):
-        raise ValueError(
-            f"embed wants images [M, {config.image_size[0]}, {config.image_size[1]}, 3], "
-            f"got {images.shape}."
-        )
+        height, width = config.image_size
+        raise ValueError(f"images must have shape [M, {height}, {width}, 3], got {images.shape}.")
     if images.dtype != np.uint8:
-        raise ValueError(f"embed wants uint8 images (0..255, RGB), got {images.dtype}.")
+        raise ValueError(f"images must be uint8 (0..255, RGB), got {images.dtype}.")
+    return embed_rows(
+        config,
+        variables,
+        lambda rows: images[rows.start : rows.stop],
+        len(images),
+        batch_size=batch_size,
+        flip=flip,
+        console=console,
+        description=description,
+    )
+
+
+def embed_rows(
+    config: ModelConfig,
+    variables: Mapping[str, Any],
+    read: Callable[[range], np.ndarray],
+    count: int,
+    *,
+    batch_size: int = 64,
+    flip: bool = True,
+    console: Console | None = None,
+    description: str = "embedding",
+) -> np.ndarray:
+    """Embeds images that are read batch by batch, while the device computes the batch before.
+
+    All batches have one size, so that one program is compiled: the last batch is padded, and the
+    embeddings of the padding are dropped. Each of several processes reads and embeds its part of
+    every batch, and all processes return the whole result.
+
+    Args:
+        config: configuration of the model.
+        variables: `params` and `batch_stats` of the model.
+        read: returns images `rows`, uint8 [len(rows), H, W, 3]; called in order, in a thread.
+        count: M, the number of images.
+        batch_size: images embedded at once, over all devices; rounded up to a multiple of their
+            number.
+        flip: Average each embedding with that of the mirrored image.
+        console: if given and a terminal, shows a progress bar.
+        description: label of the progress bar.
+
+    Returns:
+        Unit embeddings, float32 [M, E].
+    """
     devices = jax.device_count()
     batch_size = -(-batch_size // devices) * devices
     mesh = data_mesh()
-    rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    variables = jax.device_put(variables, everywhere)
+    sharded = NamedSharding(mesh, PartitionSpec(AXIS))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    variables = jax.device_put(variables, replicated)
+    local_size = batch_size // jax.process_count()
+    offset = local_size * jax.process_index()
 
-    mine = batch_size // jax.process_count()
-    offset = mine * jax.process_index()
-    result = np.empty((len(images), 0), np.float32)
-    pending: list[tuple[int, jax.Array]] = []
+    def read_batch(start: int) -> np.ndarray:
+        """Reads this process's part of a batch and pads it."""
+        batch = np.zeros((local_size, *config.image_size, 3), np.uint8)
+        first = min(start + offset, count)
+        rows = range(first, min(first + local_size, count))
+        batch[: len(rows)] = read(rows)
+        return batch
 
-    def collect(start: int, embeddings: jax.Array) -> None:
-        nonlocal result
-        if result.shape[1] == 0:
-            result = np.empty((len(images), embeddings.shape[1]), np.float32)
-        end = min(start + batch_size, len(images))
-        result[start:end] = np.asarray(embeddings)[: end - start]
+    result = np.empty((count, len(feature_layout(config)) * config.embed_dim), np.float32)
+    starts = range(0, count, batch_size)
+    with _progress(console) as progress, ThreadPoolExecutor(1) as reader:
+        task = progress.add_task(description, total=count)
+        pending: list[tuple[int, jax.Array]] = []
 
-    starts = range(0, len(images), batch_size)
-    if console is not None:
-        starts = track(starts, description=description, console=console, transient=True)
-    for start in starts:
-        part = np.zeros((mine, *images.shape[1:]), np.uint8)
-        own = images[start + offset : min(start + offset + mine, len(images))]
-        part[: len(own)] = own
-        batch = jax.make_array_from_process_local_data(rows, part)
-        embeddings = embed_batch(config, variables, batch, flip)
-        pending.append((start, _gather(embeddings, everywhere)))
-        # One batch is computed while the next is read.
-        if len(pending) > 1:
-            collect(*pending.pop(0))
-    for item in pending:
-        collect(*item)
+        def collect() -> None:
+            start, embeddings = pending.pop(0)
+            stop = min(start + batch_size, count)
+            result[start:stop] = np.asarray(embeddings)[: stop - start]
+            progress.update(task, completed=stop)
+
+        for start, part in zip(starts, _ahead(reader, read_batch, starts), strict=True):
+            batch = jax.make_array_from_process_local_data(sharded, part)
+            embeddings = embed_batch(config, variables, batch, flip)
+            pending.append((start, _gather(embeddings, replicated)))
+            # The result is copied while the device computes the next batch.
+            if len(pending) > 1:
+                collect()
+        while pending:
+            collect()
     return result
+
+
+def _ahead(
+    reader: ThreadPoolExecutor, read_batch: Callable[[int], np.ndarray], starts: range
+) -> Iterator[np.ndarray]:
+    """Yields the batches in order, each while the next one is being read."""
+    current: Future[np.ndarray] | None = None
+    for start in starts:
+        following = reader.submit(read_batch, start)
+        if current is not None:
+            yield current.result()
+        current = following
+    if current is not None:
+        yield current.result()
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """Recent speed of a task whose unit is images."""
+
+    def render(self, task: Task) -> Text:
+        """Returns the speed, empty until it is known."""
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+def _progress(console: Console | None) -> Progress:
+    """Makes a progress bar with speed and remaining time; hidden unless on a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _ImagesPerSecond(),
+        TimeRemainingColumn(),
+    )
+    hidden = console is None or not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=hidden)

@@ -1,7 +1,8 @@
-"""Which gallery images count for which query: Market-1501's protocol.
+"""Labels of queries and gallery under the protocol of Market-1501.
 
-For each query the gallery images with pid -1 (junk) and those with the query's own pid and camera
-are dropped; pid 0 (distractors) stays. Without camera ids nothing is dropped but junk.
+For each query, gallery images with pid -1 (junk) and those with both the pid and the camera of the
+query (same-camera rule) are dropped; pid 0 (distractors) stays. Without camera ids only junk is
+dropped.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from rmgl_jax.evaluation.distances import check_rows
 
 JUNK_PID = -1
+"""Identity of gallery images that are ignored for every query."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +26,15 @@ class Labels:
     query_camids: np.ndarray | None
     """Cameras [Q]."""
     gallery_camids: np.ndarray | None
-    """Cameras of the gallery without junk."""
+    """Cameras of the gallery images that are not junk."""
     n_gallery: int
-    """G, with junk."""
+    """G, including junk."""
     kept: np.ndarray | None
     """Indices of the gallery images that are not junk; None if all are."""
     order: np.ndarray
-    """The gallery without junk, sorted by pid; indices of one pid ascend."""
+    """Positions among the gallery images that are not junk, sorted by pid, then by position."""
     sorted_pids: np.ndarray
-    """The pids in that order."""
+    """Identities in the order of `order`."""
 
     @classmethod
     def check(
@@ -43,7 +45,7 @@ class Labels:
         gallery_pids: ArrayLike,
         gallery_camids: ArrayLike | None,
     ) -> "Labels":
-        """Checks labels against the shape (Q, G).
+        """Checks labels against the shape (Q, G) and indexes the gallery.
 
         Raises:
             TypeError: a label is not an integer.
@@ -55,67 +57,68 @@ class Labels:
                 f"them for the {'gallery' if query_camids is None else 'query'} alone."
             )
         n_query, n_gallery = shape
-        query_pids = _integers("query pids", query_pids, n_query)
-        gallery_pids = _integers("gallery pids", gallery_pids, n_gallery)
-        kept = gallery_pids != JUNK_PID
-        if query_camids is not None:
-            query_camids = _integers("query camera ids", query_camids, n_query)
-            gallery_camids = _integers("gallery camera ids", gallery_camids, n_gallery)[kept]
-        order = np.argsort(gallery_pids[kept], kind="stable")
+        of_query = _integers("query pids", query_pids, n_query)
+        of_gallery = _integers("gallery pids", gallery_pids, n_gallery)
+        kept = of_gallery != JUNK_PID
+        query_cameras = gallery_cameras = None
+        if query_camids is not None and gallery_camids is not None:
+            query_cameras = _integers("query camera ids", query_camids, n_query)
+            gallery_cameras = _integers("gallery camera ids", gallery_camids, n_gallery)[kept]
+        order = np.argsort(of_gallery[kept], kind="stable")
         return cls(
-            query_pids=query_pids,
-            query_camids=query_camids,
-            gallery_camids=gallery_camids,
+            query_pids=of_query,
+            query_camids=query_cameras,
+            gallery_camids=gallery_cameras,
             n_gallery=n_gallery,
             kept=None if kept.all() else np.flatnonzero(kept),
             order=order,
-            sorted_pids=gallery_pids[kept][order],
+            sorted_pids=of_gallery[kept][order],
         )
 
     @property
     def n_negative_pairs(self) -> int:
-        """Pairs of a query and a gallery image, not junk, of another identity."""
-        left, right = (
-            np.searchsorted(self.sorted_pids, self.query_pids, s) for s in ("left", "right")
-        )
+        """Number of pairs of a query and a gallery image of another identity, without junk."""
+        left = np.searchsorted(self.sorted_pids, self.query_pids, "left")
+        right = np.searchsorted(self.sorted_pids, self.query_pids, "right")
         return len(self.query_pids) * len(self.sorted_pids) - int((right - left).sum())
 
-    def walk(
+    def iterate_queries(
         self, blocks: Iterable[tuple[slice, np.ndarray]]
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        """Goes through blocks of distances query by query.
+        """Iterates over the queries of a distance matrix that comes in blocks.
 
         Args:
             blocks: slices of the queries, in order, and their distances [block, G].
 
         Yields:
-            The query, its distances to the gallery without junk, and the places there of its
-            matches and of the dropped images of its own camera, both ascending.
+            Index of the query; its distances to the gallery images that are not junk; positions in
+            that row of its matches, and of images that the same-camera rule drops, both ascending.
 
         Raises:
-            ValueError: the blocks are not the queries in order, or a distance is NaN.
+            ValueError: the blocks are not all queries in order.
+            InputError: a distance is NaN.
         """
         n, done = len(self.query_pids), 0
         for rows, block in blocks:
             if rows.start != done or block.shape != (rows.stop - done, self.n_gallery):
                 raise ValueError(
-                    f"Distances of the queries from {done} to all {self.n_gallery} gallery images "
-                    f"must come next, got shape {block.shape} for the queries from {rows.start} "
-                    f"to {rows.stop}."
+                    f"The next block must hold the distances of the queries from {done} on to all "
+                    f"{self.n_gallery} gallery images, got shape {block.shape} for the queries "
+                    f"from {rows.start} to {rows.stop}."
                 )
             check_rows("distances", np.isnan(block), "NaN", done)
             for query, row in enumerate(block, start=done):
                 yield query, row if self.kept is None else row[self.kept], *self._split(query)
             done = rows.stop
         if done != n:
-            raise ValueError(f"Distances of {n} queries must come, got those of {done}.")
+            raise ValueError(f"The blocks must hold distances of {n} queries, got {done}.")
 
     def _split(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places of the query's identity: of other cameras, and of its own."""
+        """Positions of images of the query's identity: those of other cameras, those of its own."""
         pid = self.query_pids[query]
         start, stop = np.searchsorted(self.sorted_pids, [pid, pid + 1])
         same_pid = self.order[start:stop]
-        if self.query_camids is None:
+        if self.query_camids is None or self.gallery_camids is None:
             return same_pid, same_pid[:0]
         same_camera = self.gallery_camids[same_pid] == self.query_camids[query]
         return same_pid[~same_camera], same_pid[same_camera]

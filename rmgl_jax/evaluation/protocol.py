@@ -1,4 +1,4 @@
-"""The evaluation protocol: embed query and gallery, rank, and say what was measured."""
+"""The evaluation protocol: embeds query and gallery, and ranks the gallery for every query."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from rmgl_jax.evaluation.result import EvaluationResult, Expanded, Reranked
 from rmgl_jax.evaluation.verification import verification_blocks
 
 
-def evaluate(
+def evaluate_splits(
     model: ModelConfig,
     variables: Mapping[str, Any],
     query: Split,
@@ -31,25 +31,28 @@ def evaluate(
     digest: str | None = None,
     console: Console | None = None,
 ) -> EvaluationResult:
-    """Ranks the gallery for every query by the distance of their embeddings.
+    """Ranks the gallery for every query by squared Euclidean distance of the embeddings.
 
-    Nothing of the size Q x G is ever held, with re-ranking or without.
+    Distances are computed in blocks: no array of size Q x G is held, with or without re-ranking.
 
     Args:
-        model: of the variables.
-        variables: `params` and `batch_stats`.
-        query: Q images; their camera ids are used if there are any.
-        gallery: G images, distractors included.
+        model: configuration of the model.
+        variables: `params` and `batch_stats` of the model.
+        query: Q images. Camera ids are used if query and gallery have them.
+        gallery: G images, including distractors.
         settings: flip, batch size and re-ranking.
-        expand: also ranks by alpha query expansion, with its usual k and alpha.
-        verify: also measures true positive rates at low false positive rates.
-        checkpoint: where the variables come from, for the result.
-        step: training steps they have seen, likewise.
-        trained_on: the data set of those steps, likewise.
-        digest: fingerprint of the checkpoint, likewise.
-        console: shows progress on it.
+        expand: Also rank with alpha query expansion (k = 5, alpha = 3).
+        verify: Also compute true positive rates at low false positive rates.
+        checkpoint: source of the variables, recorded in the result.
+        step: training step of the variables, recorded in the result.
+        trained_on: dataset of the training, recorded in the result.
+        digest: digest of the variables, recorded in the result.
+        console: if given, shows progress bars.
+
+    Raises:
+        InputError: no query has a match, or an embedding is not finite.
     """
-    embeddings = [
+    queries, galleries = (
         embed(
             model,
             variables,
@@ -60,19 +63,19 @@ def evaluate(
             description=f"embedding {split.split}",
         )
         for split in (query, gallery)
-    ]
-    identities = (query.pids, query.camids, gallery.pids, gallery.camids)
+    )
+    labels = (query.pids, query.camids, gallery.pids, gallery.camids)
     reranked = expanded = verification = None
     if settings.rerank:
         parameters = (settings.k1, settings.k2, settings.lambda_value)
-        blocks = rerank_blocks(*embeddings, *parameters)
-        reranked = Reranked(rank_blocks(blocks, *identities), *parameters)
+        blocks = rerank_blocks(queries, galleries, *parameters)
+        reranked = Reranked(rank_blocks(blocks, *labels), *parameters)
     if expand:
         k, alpha = 5, 3.0
-        queries = expand_queries(*embeddings, k, alpha)
-        expanded = Expanded(rank_features(queries, embeddings[1], *identities), k, alpha)
+        expansions = expand_queries(queries, galleries, k, alpha)
+        expanded = Expanded(rank_features(expansions, galleries, *labels), k, alpha)
     if verify:
-        verification = verification_blocks(distance_blocks(*embeddings), *identities)
+        verification = verification_blocks(distance_blocks(queries, galleries), *labels)
     return EvaluationResult(
         dataset=query.dataset,
         version=query.version,
@@ -81,7 +84,7 @@ def evaluate(
         n_ids=query.num_classes,
         flipped=settings.flip,
         same_camera_rule=query.camids is not None,
-        plain=rank_features(*embeddings, *identities),
+        plain=rank_features(queries, galleries, *labels),
         reranked=reranked,
         expanded=expanded,
         verification=verification,

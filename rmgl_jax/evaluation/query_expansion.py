@@ -1,4 +1,4 @@
-"""Alpha query expansion (Radenović et al., TPAMI 2019): a query moved towards what it found."""
+"""Alpha query expansion (Radenović et al., TPAMI 2019)."""
 
 import functools
 
@@ -11,27 +11,32 @@ from rmgl_jax.evaluation.distances import check_pair, check_zeros, row_blocks, u
 
 
 def expand_queries(
-    query_features: ArrayLike, gallery_features: ArrayLike, k: int = 5, alpha: float = 3.0
+    query_features: ArrayLike,
+    gallery_features: ArrayLike,
+    k: int = 5,
+    alpha: float = 3.0,
+    block: int | None = None,
 ) -> np.ndarray:
-    """Adds its k nearest g, times max(cos(q, g), 0)^alpha, to every query q.
+    """Replaces every query q by a weighted sum of itself and its k nearest gallery images g.
 
-    All features are L2-normalized first, and the sum after. No label is used, so neither junk nor
-    the query's own camera is left out. The result takes the place of the queries in
-    `rank_features` or `rerank`.
+    q' = q + sum over the k nearest g of max(cos(q, g), 0)^alpha g, with all features L2-normalized
+    before, and q' after. Labels are not used, so that junk and images of the query's own camera
+    contribute. Pass the result to `rank_features` or `rerank` in place of the queries.
 
     Args:
         query_features: embeddings [Q, E], none of them zero.
         gallery_features: embeddings [G, E], none of them zero.
-        k: neighbors, or the whole gallery if it is smaller.
-        alpha: how much closer neighbors weigh more; 0 is the plain mean.
+        k: number of neighbors; the whole gallery if it is smaller.
+        alpha: exponent of the weights; 0 weighs all neighbors equally.
+        block: queries expanded at once; by default as many as fit `TILE_BYTES`.
 
     Returns:
         Unit embeddings [Q, E], float32.
 
     Raises:
         TypeError: features are not floating-point numbers.
-        ValueError: shapes do not agree, a feature is zero or not finite, or `k` or `alpha` is out
-            of range.
+        ValueError: shapes do not agree, or `k` or `alpha` is out of range.
+        InputError: a feature is zero or not finite.
     """
     if k < 1 or not alpha >= 0:
         raise ValueError(f"k must be at least 1 and alpha at least 0, got {k} and {alpha}.")
@@ -39,14 +44,14 @@ def expand_queries(
     check_zeros(query, gallery)
     expanded = np.empty(query.shape, np.float32)
     resident = jnp.asarray(gallery)
-    for rows in row_blocks(len(query), max(len(gallery), k * gallery.shape[1])):
+    for rows in row_blocks(len(query), max(len(gallery), k * gallery.shape[1]), block):
         expanded[rows] = _expand(query[rows], resident, min(k, len(gallery)), alpha)
     return expanded
 
 
 @functools.partial(jax.jit, static_argnames="k")
 def _expand(query: jax.Array, gallery: jax.Array, k: int, alpha: float) -> jax.Array:
-    # Among equal ones `top_k` takes the lower index.
+    # `top_k` prefers the lower index among equal values.
     distances, nearest = jax.lax.top_k(-unit_distances(query, gallery), k)
     cosines = jnp.maximum(1.0 + distances / 2.0, 0.0)
     weighted = (cosines**alpha)[:, :, None] * _unit(gallery[nearest])

@@ -1,11 +1,8 @@
 """CMC, mAP (both definitions) and mINP of a gallery ranked for each query.
 
-The protocol is Market-1501's: for each query the gallery images with pid -1 (junk) and those with
-the query's own pid and camera are dropped; pid 0 (distractors) stays as negatives.
-
-Nothing is sorted. The measures need only the ranks of a query's few true matches, and the rank of
-a match is one more than the number of kept gallery images in front of it: one comparison of a row
-of distances per match, which runs at the speed of memory.
+Rows of distances are not sorted. All metrics follow from the ranks of a query's few matches, and
+the rank of a match is one more than the number of gallery images closer to the query: one
+comparison of the row per match, limited by memory bandwidth only.
 """
 
 from collections.abc import Iterable
@@ -14,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data_prep.errors import InputError
 from rmgl_jax.evaluation.distances import (
     check_distances,
     check_pair,
@@ -22,36 +20,33 @@ from rmgl_jax.evaluation.distances import (
 )
 from rmgl_jax.evaluation.labels import Labels
 
-# From so many images of one identity on, sorting the row once is cheaper than counting for each.
-_SORT_FROM = 256
-
 
 @dataclass(frozen=True, eq=False)
 class RankMetrics:
-    """How well a gallery is ranked. All shares are in [0, 1].
+    """Metrics of a ranking, all in [0, 1]. See `rank_metrics` for their definitions.
 
-    The means are over the valid queries: those that have a match left in the gallery.
+    Means are over valid queries: those with at least one match in the gallery.
     """
 
     cmc: np.ndarray
-    """[max_rank] share of queries whose first match has rank 1, at most 2, at most 3, ..."""
+    """[max_rank] CMC curve: element k - 1 is the share of queries whose first match has at most
+    rank k."""
     mean_ap: float
-    """mAP, step: AP = mean_i of i / r_i, for the rank r_i of the i-th match."""
+    """mAP, step definition: mean of `ap`."""
     mean_ap_official: float
-    """mAP, official: the trapezoid of Market-1501's own code; AP = mean_i of (i / r_i + p_i) / 2,
-    with p_i = (i - 1) / (r_i - 1), or 1 if r_i = 1. Never larger than the step one."""
+    """mAP as Market-1501's evaluation code computes it: mean of `ap_official`."""
     mean_inp: float
-    """mINP: mean of (number of matches) / (rank of the last match)."""
+    """mINP: mean of `inp`."""
     n_valid_queries: int
-    """Queries with at least one match."""
+    """Number of queries with at least one match."""
     ap: np.ndarray
-    """[Q] step AP of each query; NaN where it has no match."""
+    """[Q] step AP of each query; NaN for a query without match."""
     ap_official: np.ndarray
-    """[Q] official AP of each query; NaN where it has no match."""
+    """[Q] official AP of each query; NaN for a query without match."""
     inp: np.ndarray
-    """[Q] INP of each query; NaN where it has no match."""
+    """[Q] INP of each query; NaN for a query without match."""
     first_match_rank: np.ndarray
-    """[Q] 1-based rank of each query's first match; -1 where it has no match."""
+    """[Q] 1-based rank of each query's first match; -1 for a query without match."""
 
 
 def rank_metrics(
@@ -62,22 +57,40 @@ def rank_metrics(
     gallery_camids: ArrayLike | None,
     max_rank: int = 50,
 ) -> RankMetrics:
-    """Evaluates a ranking by distance. Among equal distances the lower gallery index comes first.
+    """Computes CMC, mAP (both definitions) and mINP of a gallery ranked by distance.
+
+    The protocol is that of Market-1501 (Zheng et al., ICCV 2015). For each query, gallery images
+    with pid -1 (junk) are dropped, and so are those with both the pid and the camera of the query
+    (same-camera rule); images with pid 0 (distractors) stay. The other images are ranked by rising
+    distance; among equal distances the lower gallery index comes first. Those with the pid of the
+    query are its matches. With r_1 < ... < r_n the 1-based ranks of its n matches::
+
+        CMC(k)      = share of queries with r_1 <= k
+        AP          = 1/n sum_i i / r_i                              (step)
+        AP official = 1/n sum_i 1/2 (i / r_i + (i - 1) / (r_i - 1))  (trapezoid)
+        INP         = n / r_n
+
+    where (i - 1) / (r_i - 1) is 1 if r_i = 1. The step AP is that of scikit-learn, torchreid and
+    fast-reid; the official one is the trapezoidal rule of Market-1501's evaluation code, and is
+    never larger. INP is the inverse negative penalty of Ye et al. (TPAMI 2022). mAP and mINP are
+    means over the queries with n > 0; the others (invalid queries) do not count in CMC either.
 
     Args:
-        distances: [Q, G], smaller is more alike. Infinity is allowed, NaN is not.
+        distances: [Q, G], smaller is more similar. Infinity is allowed, NaN is not.
         query_pids: identities [Q], integers.
-        query_camids: cameras [Q], integers; None, with `gallery_camids`, for no same-camera rule.
-        gallery_pids: identities [G]; -1 is dropped, 0 kept.
-        gallery_camids: cameras [G] or None.
+        query_camids: cameras [Q], integers. None for both query and gallery disables the
+            same-camera rule.
+        gallery_pids: identities [G], integers.
+        gallery_camids: cameras [G], integers, or None.
         max_rank: length of the CMC curve.
 
     Returns:
-        The measures, over all valid queries and of each query.
+        Means over all valid queries, and the values of each query.
 
     Raises:
-        TypeError: distances are not floating-point numbers, or labels not integers.
-        ValueError: shapes do not agree, a distance is NaN, or no query has a match.
+        TypeError: distances are not floating-point numbers, or labels are not integers.
+        ValueError: shapes do not agree, or `max_rank` is less than 1.
+        InputError: a distance is NaN, or no query has a match.
     """
     distances = check_distances(distances)
     labels = Labels.check(distances.shape, query_pids, query_camids, gallery_pids, gallery_camids)
@@ -95,10 +108,10 @@ def rank_features(
     max_rank: int = 50,
     block: int | None = None,
 ) -> RankMetrics:
-    """`rank_metrics` of the squared Euclidean distances of embeddings, in blocks of queries.
+    """Computes `rank_metrics` from embeddings, by squared Euclidean distance.
 
-    The whole Q x G never exists: memory beyond the features is one block of distances. Embeddings
-    are taken as they are; the protocol wants them L2-normalized.
+    Distances are computed in blocks of queries: memory beyond the features is one block. Embeddings
+    are not normalized here.
 
     Args:
         query: embeddings [Q, E].
@@ -108,14 +121,15 @@ def rank_features(
         gallery_pids: identities [G].
         gallery_camids: cameras [G] or None.
         max_rank: length of the CMC curve.
-        block: queries of a block; None chooses blocks of about 128 MiB of distances.
+        block: queries in a block; by default as many as fit 128 MiB of distances.
 
     Returns:
-        The measures, over all valid queries and of each query.
+        Means over all valid queries, and the values of each query.
 
     Raises:
-        TypeError: features are not floating-point numbers, or labels not integers.
-        ValueError: shapes do not agree, a feature is not finite, or no query has a match.
+        TypeError: features are not floating-point numbers, or labels are not integers.
+        ValueError: shapes do not agree.
+        InputError: a feature is not finite, or no query has a match.
     """
     query, gallery = check_pair(query, gallery)
     shape = (len(query), len(gallery))
@@ -131,7 +145,7 @@ def rank_blocks(
     gallery_camids: ArrayLike | None,
     max_rank: int = 50,
 ) -> RankMetrics:
-    """`rank_metrics` of distances that come in blocks of queries, as from `rerank_blocks`.
+    """Computes `rank_metrics` from distances in blocks of queries, such as `rerank_blocks`.
 
     Args:
         blocks: slices of the queries, in order, and their distances [block, G].
@@ -142,13 +156,14 @@ def rank_blocks(
         max_rank: length of the CMC curve.
 
     Returns:
-        The measures, over all valid queries and of each query.
+        Means over all valid queries, and the values of each query.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: shapes do not agree, a distance is NaN, or no query has a match.
+        ValueError: shapes do not agree.
+        InputError: a distance is NaN, or no query has a match.
     """
-    shape = (len(query_pids), len(gallery_pids))
+    shape = (np.size(query_pids), np.size(gallery_pids))
     labels = Labels.check(shape, query_pids, query_camids, gallery_pids, gallery_camids)
     return _rank(blocks, labels, max_rank)
 
@@ -157,21 +172,22 @@ def _rank(blocks: Iterable[tuple[slice, np.ndarray]], labels: Labels, max_rank: 
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}.")
     ranks = [
-        _match_ranks(row, matches, dropped) for _, row, matches, dropped in labels.walk(blocks)
+        match_ranks(row, matches, dropped)
+        for _, row, matches, dropped in labels.iterate_queries(blocks)
     ]
     n_matches = np.array([len(r) for r in ranks])
     valid = n_matches > 0
     if not valid.any():
-        raise ValueError(
-            f"None of the {len(ranks)} queries has a match in the gallery: no gallery image of the "
-            "same identity is left after junk and images of the query's own camera are dropped."
+        raise InputError(
+            f"None of the {len(ranks)} queries has a match: no gallery image of the same identity "
+            "is left after junk and images of the query's own camera are dropped."
         )
     ap, ap_official, inp = np.full((3, len(ranks)), np.nan)
     first = np.full(len(ranks), -1)
-    ap[valid], ap_official[valid], inp[valid], first[valid] = _measures(
+    ap[valid], ap_official[valid], inp[valid], first[valid] = _metrics_of_ranks(
         np.concatenate(ranks), n_matches[valid]
     )
-    # Ranks beyond the curve fall into its last bin, which is cut off.
+    # Ranks beyond the curve fall into the last bin, which is removed.
     counts = np.bincount(np.minimum(first[valid], max_rank + 1), minlength=max_rank + 2)
     return RankMetrics(
         cmc=np.cumsum(counts[1:-1]) / valid.sum(),
@@ -186,10 +202,23 @@ def _rank(blocks: Iterable[tuple[slice, np.ndarray]], labels: Labels, max_rank: 
     )
 
 
-def _match_ranks(row: np.ndarray, matches: np.ndarray, dropped: np.ndarray) -> np.ndarray:
-    """Sorted 1-based ranks of `matches` in a row of distances that lacks the `dropped`."""
-    if len(matches) < _SORT_FROM:
-        # Equal distances at lower indices are in front, at higher ones behind: a stable order.
+def match_ranks(
+    row: np.ndarray, matches: np.ndarray, dropped: np.ndarray, sort_from: int = 256
+) -> np.ndarray:
+    """Computes the 1-based ranks of a query's matches, sorted.
+
+    Args:
+        row: distances of the query [G].
+        matches: positions in the row of the n matches, ascending.
+        dropped: positions in the row of images that do not count, ascending.
+        sort_from: from this number of matches on the row is sorted once, which is then cheaper than
+            one comparison of the row per match.
+
+    Returns:
+        Ranks [n].
+    """
+    if len(matches) < sort_from:
+        # A stable order: equal distances at lower indices come first.
         ranks = np.array(
             [
                 np.count_nonzero(row[:i] <= row[i]) + np.count_nonzero(row[i + 1 :] < row[i])
@@ -209,15 +238,15 @@ def _match_ranks(row: np.ndarray, matches: np.ndarray, dropped: np.ndarray) -> n
     return np.sort(ranks) + 1
 
 
-def _measures(
+def _metrics_of_ranks(
     ranks: np.ndarray, n_matches: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Step AP, official AP, INP and first rank of queries, from their sorted ranks in one array."""
+    """Computes step AP, official AP, INP and first rank from the concatenated ranks of queries."""
     ends = np.cumsum(n_matches)
     starts = ends - n_matches
-    before = np.arange(len(ranks)) - np.repeat(starts, n_matches)  # matches in front: i - 1
+    before = np.arange(len(ranks)) - np.repeat(starts, n_matches)  # earlier matches: i - 1
     precision = (before + 1) / ranks
-    # Where the match is the very first image the other precision is 1 by definition.
+    # At rank 1 the precision before the match is 1 by definition.
     precision_before = np.where(ranks == 1, 1.0, before / np.maximum(ranks - 1, 1))
     ap = np.add.reduceat(precision, starts) / n_matches
     ap_before = np.add.reduceat(precision_before, starts) / n_matches

@@ -1,4 +1,4 @@
-"""A result that says what it is: which data, which mAP, flipped or not, re-ranked or not."""
+"""The result of an evaluation with its dataset and settings, as JSON and as a table."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_prep.errors import InputError
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.verification import VerificationMetrics
 
@@ -22,72 +23,78 @@ _PER_QUERY = ("ap", "ap_official", "inp", "first_match_rank")
 
 @dataclass(frozen=True)
 class Reranked:
-    """What k-reciprocal re-ranking makes of a result, with its parameters."""
+    """Metrics with k-reciprocal re-ranking, and its parameters (see `rerank`)."""
 
     metrics: RankMetrics
-    """Of the re-ranked gallery."""
+    """Metrics of the re-ranked gallery."""
     k1: int
+    """Neighbors of an image that may be reciprocal."""
     k2: int
+    """Images over which the encoding is averaged."""
     lambda_value: float
+    """Weight of the original distance."""
 
 
 @dataclass(frozen=True)
 class Expanded:
-    """What alpha query expansion makes of a result, with its parameters. Not re-ranked."""
+    """Metrics with alpha query expansion, not re-ranked, and its parameters."""
 
     metrics: RankMetrics
-    """Of the gallery ranked for the expanded queries."""
+    """Metrics of the gallery ranked for the expanded queries."""
     k: int
+    """Neighbors added to a query."""
     alpha: float
+    """Exponent of their weights."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One model on one data set. The plain result is always there, any other beside it."""
+    """One model evaluated on one dataset. Metrics without re-ranking are always included."""
 
     dataset: str
-    """Name of the data set, with its configuration if it has any."""
+    """Name of the dataset, with its configuration if it has one."""
     version: str
-    """Version of the data set."""
+    """Version of the dataset."""
     n_query: int
-    """Q: query images."""
+    """Q: number of query images."""
     n_gallery: int
-    """G: gallery images that are ranked, without junk."""
+    """G: number of gallery images."""
     n_ids: int
-    """Identities of the queries."""
+    """Number of identities of the queries."""
     flipped: bool
-    """Whether an image's embedding is the mean of its own and its mirror's."""
+    """Embeddings are averaged with those of the mirrored images."""
     same_camera_rule: bool
-    """Whether gallery images of the query's own camera are dropped; False without camera ids."""
+    """Gallery images of the query's own identity and camera are dropped; False without camera
+    ids."""
     plain: RankMetrics
-    """Ranked by the distance of the embeddings."""
+    """Metrics by distance of the embeddings, not re-ranked."""
     reranked: Reranked | None = None
-    """Re-ranked, if that was asked for."""
+    """Metrics with re-ranking, if requested."""
     checkpoint: str | None = None
-    """Where the weights come from."""
+    """Source of the weights, as the user gave it."""
     step: str | None = None
     """Training step of the weights."""
     expanded: Expanded | None = None
-    """Ranked by expanded queries, if that was asked for."""
+    """Metrics with query expansion, if requested."""
     verification: VerificationMetrics | None = None
-    """True positive rates of the plain distances, if they were asked for."""
+    """Verification by the plain distances, if requested."""
     trained_on: str | None = None
-    """Data set of the weights."""
+    """Dataset on which the weights were trained."""
     digest: str | None = None
-    """Fingerprint of the checkpoint of the weights."""
+    """Digest of the weights."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.plain, RankMetrics):
-            raise TypeError(f"A result needs its plain RankMetrics, got {type(self.plain)}.")
+            raise TypeError(f"plain must be RankMetrics, got {type(self.plain)}.")
         others = [other.metrics for other in (self.reranked, self.expanded) if other]
         for metrics in (self.plain, *others):
             if len(metrics.ap) != self.n_query:
                 raise ValueError(
-                    f"A result of {self.n_query} queries got metrics of {len(metrics.ap)}."
+                    f"n_query is {self.n_query}, but the metrics are of {len(metrics.ap)} queries."
                 )
 
     def to_json(self) -> str:
-        """The whole result, with the values of each query, as JSON; NaN is written as null."""
+        """Returns the result as JSON, with the values of each query; NaN becomes null."""
         fields = dict(vars(self), n_valid_queries=self.plain.n_valid_queries)
         fields["plain"] = _metrics_to_dict(self.plain)
         for name in ("reranked", "expanded"):
@@ -102,10 +109,10 @@ class EvaluationResult:
 
     @classmethod
     def from_json(cls, text: str) -> "EvaluationResult":
-        """The result that `to_json` wrote.
+        """Reads a result written by `to_json`, by this version or an earlier one.
 
         Raises:
-            ValueError: the text is not such a result.
+            InputError: the text is not an evaluation result.
         """
         try:
             fields = json.loads(text)
@@ -122,7 +129,7 @@ class EvaluationResult:
                 fields["verification"] = VerificationMetrics(**rates | arrays)
             return cls(**fields)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"This is not an evaluation result: {error!r}.") from error
+            raise InputError(f"The text is not an evaluation result: {error!r}.") from error
 
 
 def _metrics_to_dict(metrics: RankMetrics) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _metrics_to_dict(metrics: RankMetrics) -> dict[str, Any]:
         for name in _PER_QUERY
     }
     return {
-        "mean_ap_step": metrics.mean_ap,
+        "mean_ap": metrics.mean_ap,
         "mean_ap_official": metrics.mean_ap_official,
         "mean_inp": metrics.mean_inp,
         "n_valid_queries": metrics.n_valid_queries,
@@ -147,7 +154,8 @@ def _metrics_from_dict(fields: dict[str, Any]) -> RankMetrics:
     }
     return RankMetrics(
         cmc=np.array(fields["cmc"]),
-        mean_ap=fields["mean_ap_step"],
+        # "mean_ap_step" is its name in results of version 0.1.
+        mean_ap=fields["mean_ap" if "mean_ap" in fields else "mean_ap_step"],
         mean_ap_official=fields["mean_ap_official"],
         mean_inp=fields["mean_inp"],
         n_valid_queries=fields["n_valid_queries"],
@@ -156,10 +164,11 @@ def _metrics_from_dict(fields: dict[str, Any]) -> RankMetrics:
 
 
 MEASURES = ("rank-1", "rank-5", "rank-10", "mAP (step)", "mAP (official)", "mINP")
+"""Names of the metrics in tables."""
 
 
 def measures(metrics: RankMetrics) -> dict[str, float]:
-    """The `MEASURES` in percent; ranks beyond the CMC curve are left out."""
+    """Returns the `MEASURES` in percent, without ranks beyond the CMC curve."""
     values = {f"rank-{k}": metrics.cmc[k - 1] for k in (1, 5, 10) if k <= len(metrics.cmc)}
     values["mAP (step)"] = metrics.mean_ap
     values["mAP (official)"] = metrics.mean_ap_official
@@ -175,25 +184,26 @@ def print_results(
     baselines: Mapping[str, RankMetrics] | None = None,
     console: Console | None = None,
 ) -> None:
-    """Prints a table of each result, with what it was measured on and the reference beside it.
+    """Prints a table of each result with its dataset, its settings and published numbers.
 
     Args:
-        results: of one or several data sets.
-        reference: published numbers in percent, by data set and measure. A data set is named as
-            in the result, with " re-ranked" after it for re-ranked numbers. A measure is one of
-            `MEASURES`, or "mAP" where the source does not say which; that gets a column of its own.
-        reference_name: what the rows of the reference are called.
-        baselines: other rankings of the same data, by their names; for a single result.
-        console: where to; the standard output by default.
+        results: results on one or several datasets.
+        reference: published numbers in percent, by dataset and measure. A dataset is named as in
+            the result, with " re-ranked" appended for re-ranked numbers. A measure is one of
+            `MEASURES`, or "mAP" if the source does not state which one, shown in its own column.
+        reference_name: name of the source in the rows of the reference.
+        baselines: metrics of other rankings of the same data, by name; for a single result.
+        console: the console to print on; standard output by default.
 
     Raises:
-        ValueError: the reference has a measure that is not known.
+        ValueError: the reference has an unknown measure.
     """
     reference = reference or {}
     unknown = {name for numbers in reference.values() for name in numbers} - {*MEASURES, "mAP"}
     if unknown:
         raise ValueError(
-            f"A reference has {', '.join((*MEASURES, 'mAP'))}, got {', '.join(sorted(unknown))}."
+            f"A reference may contain {', '.join((*MEASURES, 'mAP'))}, got "
+            f"{', '.join(sorted(unknown))}."
         )
     columns = list(MEASURES)
     if any("mAP" in numbers for numbers in reference.values()):
@@ -210,7 +220,7 @@ def print_results(
         table.add_column("in percent", overflow="fold")
         for name in columns:
             # Two lines, so that the column can be narrow.
-            header = "mAP\n(not said)" if name == "mAP" else name.replace(" ", "\n")
+            header = "mAP\n(unspecified)" if name == "mAP" else name.replace(" ", "\n")
             table.add_column(header, justify="right", no_wrap=True)
         rows = list(_rows(result, reference, reference_name))
         rows += [(name, measures(metrics)) for name, metrics in (baselines or {}).items()]
@@ -223,16 +233,18 @@ def print_results(
 def _rows(
     result: EvaluationResult, reference: Mapping[str, Mapping[str, float]], reference_name: str
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """The plain result first, each followed by its reference if there is one."""
+    """Yields names and numbers of the rows: each ranking, followed by its reference if any."""
     flip = "flipped" if result.flipped else "not flipped"
-    rankings = [("not re-ranked", result.dataset, result.plain)]
+    rankings: list[tuple[str, str | None, RankMetrics]] = [
+        ("not re-ranked", result.dataset, result.plain)
+    ]
     if result.reranked is not None:
         rankings.append(("re-ranked", f"{result.dataset} re-ranked", result.reranked.metrics))
     if result.expanded is not None:
         rankings.append(("queries expanded", None, result.expanded.metrics))
     for ranking, key, metrics in rankings:
         yield f"{flip}, {ranking}", measures(metrics)
-        if key in reference:
+        if key is not None and key in reference:
             yield f"{reference_name}, {ranking}", reference[key]
 
 
@@ -243,9 +255,9 @@ def _describe(result: EvaluationResult) -> str:
     ]
     without = result.n_query - result.plain.n_valid_queries
     if without:
-        lines.append(f"left out for having no match: {without:,} of the queries")
+        lines.append(f"queries without a match, not counted: {without:,}")
     if not result.same_camera_rule:
-        lines.append("no camera ids: images of the query's own camera are not dropped")
+        lines.append("no camera ids: the same-camera rule does not apply")
     if result.reranked is not None:
         r = result.reranked
         lines.append(f"re-ranking: k1 {r.k1}, k2 {r.k2}, lambda {r.lambda_value:g}")
@@ -257,7 +269,7 @@ def _describe(result: EvaluationResult) -> str:
             result.verification.false_positive_rates,
             strict=True,
         )
-        rates = ", ".join(f"{100 * found:.2f} at {wrong:g}" for found, wrong in points)
+        rates = ", ".join(f"{100 * tpr:.2f} at {fpr:g}" for tpr, fpr in points)
         lines.append(f"verification, not re-ranked: TPR in percent at FPR: {rates}")
     if result.checkpoint is not None:
         step = f", step {result.step}" if result.step is not None else ""

@@ -1,7 +1,7 @@
-"""Verification: is it the same person? True positive rates at low false positive rates (ROC).
+"""Verification: true positive rates at low false positive rates (ROC curve).
 
 The pairs are those of the ranking protocol: every query with every gallery image that is not
-dropped for it. A pair is accepted if its distance is below a threshold.
+dropped for it. A pair is accepted as the same person if its distance is below a threshold.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data_prep.errors import InputError
 from rmgl_jax.evaluation.distances import check_distances, row_blocks
 from rmgl_jax.evaluation.labels import Labels
 
 FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2, 1e-1)
-# Distances that gather, beside those needed, before they are cut down to these.
-_BUFFER = 2**22
+"""Rates that are reported by default."""
 
 
 @dataclass(frozen=True, eq=False)
 class VerificationMetrics:
-    """Points of the ROC curve."""
+    """Points of the ROC curve, [R] each."""
 
     false_positive_rates: np.ndarray
-    """The rates asked for: largest share of pairs of different persons that may be accepted."""
+    """Largest share of pairs of different persons that may be accepted."""
     true_positive_rates: np.ndarray
-    """Share of pairs of the same person that is accepted then."""
+    """Share of pairs of the same person that is accepted."""
     thresholds: np.ndarray
-    """Distances below which a pair is accepted."""
+    """Distance below which a pair is accepted."""
     n_positive: int
-    """Pairs of the same person."""
+    """Number of pairs of the same person."""
     n_negative: int
-    """Pairs of different persons."""
+    """Number of pairs of different persons."""
 
 
 def verification_metrics(
@@ -42,28 +42,29 @@ def verification_metrics(
     gallery_camids: ArrayLike | None,
     false_positive_rates: Sequence[float] = FALSE_POSITIVE_RATES,
 ) -> VerificationMetrics:
-    """True positive rates at the given false positive rates.
+    """Computes true positive rates at the given false positive rates.
 
     Args:
-        distances: [Q, G], smaller is more alike.
+        distances: [Q, G], smaller is more similar.
         query_pids: identities [Q], integers.
-        query_camids: cameras [Q]; None, with `gallery_camids`, for no same-camera rule.
-        gallery_pids: identities [G]; -1 is dropped, 0 kept.
+        query_camids: cameras [Q]. None for both query and gallery disables the same-camera rule.
+        gallery_pids: identities [G]; -1 (junk) is dropped, 0 (distractors) stays.
         gallery_camids: cameras [G] or None.
-        false_positive_rates: at least 0 and below 1.
+        false_positive_rates: R rates, at least 0 and below 1.
 
     Returns:
-        The points of the ROC curve.
+        R points of the ROC curve.
 
     Raises:
-        TypeError: distances are not floating-point numbers, or labels not integers.
-        ValueError: shapes do not agree, a distance is NaN, a rate is out of range, or there are
-            no pairs of the same person or none of different persons.
+        TypeError: distances are not floating-point numbers, or labels are not integers.
+        ValueError: shapes do not agree, or a rate is out of range.
+        InputError: a distance is NaN, or there is no pair of the same person or none of different
+            persons.
     """
-    distances = check_distances(distances)
+    matrix = check_distances(distances)
     labels = query_pids, query_camids, gallery_pids, gallery_camids
-    Labels.check(distances.shape, *labels)
-    blocks = ((rows, distances[rows]) for rows in row_blocks(*distances.shape))
+    Labels.check(matrix.shape, *labels)
+    blocks = ((rows, matrix[rows]) for rows in row_blocks(*matrix.shape))
     return verification_blocks(blocks, *labels, false_positive_rates)
 
 
@@ -74,10 +75,12 @@ def verification_blocks(
     gallery_pids: ArrayLike,
     gallery_camids: ArrayLike | None,
     false_positive_rates: Sequence[float] = FALSE_POSITIVE_RATES,
+    buffer: int = 2**22,
 ) -> VerificationMetrics:
-    """`verification_metrics` of distances in blocks, as from `distance_blocks`.
+    """Computes `verification_metrics` from distances in blocks, such as those of `distance_blocks`.
 
-    No more distances are kept than the largest rate needs, about that share of Q x G.
+    Of the distances of different persons only those that the largest rate needs are kept, about
+    that share of Q x G.
 
     Args:
         blocks: slices of the queries, in order, and their distances [block, G].
@@ -85,40 +88,43 @@ def verification_blocks(
         query_camids: cameras [Q] or None.
         gallery_pids: identities [G].
         gallery_camids: cameras [G] or None.
-        false_positive_rates: at least 0 and below 1.
+        false_positive_rates: R rates, at least 0 and below 1.
+        buffer: distances collected in addition to those needed, before the largest are dropped.
 
     Returns:
-        The points of the ROC curve.
+        R points of the ROC curve.
 
     Raises:
         TypeError: labels are not integers.
         ValueError: see `verification_metrics`.
+        InputError: see `verification_metrics`.
     """
     rates = np.asarray(false_positive_rates, np.float64)
     if rates.ndim != 1 or not ((rates >= 0) & (rates < 1)).all():
         raise ValueError(
             f"False positive rates must be at least 0 and below 1, got {false_positive_rates}."
         )
-    shape = (len(query_pids), len(gallery_pids))
+    shape = (np.size(query_pids), np.size(gallery_pids))
     labels = Labels.check(shape, query_pids, query_camids, gallery_pids, gallery_camids)
-    # Known before any distance is: how many negatives there are, so how many of them can matter.
     n_negative = labels.n_negative_pairs
     if n_negative == 0:
-        raise ValueError("There is no pair of different persons, so that no threshold can be set.")
-    # The share of some rates, such as 0.29 of 100, falls just below the whole number.
+        raise InputError(
+            "Query and gallery have no pair of different persons, so that no threshold can be set."
+        )
+    # 0.29 * 100 is just below 29.
     accepted = np.floor(rates * n_negative + 1e-9).astype(np.int64)
     limit = int(accepted.max(initial=0)) + 1
 
-    positives, negatives, waiting = [], [], 0
-    for _, row, matches, dropped in labels.walk(blocks):
-        positives.append(row[matches])
+    positive_parts, negatives, collected = [], [], 0
+    for _, row, matches, dropped in labels.iterate_queries(blocks):
+        positive_parts.append(row[matches])
         negatives.append(np.delete(row, np.concatenate([matches, dropped])))
-        waiting += len(negatives[-1])
-        if waiting > limit + _BUFFER:
-            negatives, waiting = [_smallest(negatives, limit)], 0
-    positives = np.concatenate(positives)
+        collected += len(negatives[-1])
+        if collected > limit + buffer:
+            negatives, collected = [_smallest(negatives, limit)], 0
+    positives = np.concatenate(positive_parts)
     if not len(positives):
-        raise ValueError("There is no pair of the same person in the query and the gallery.")
+        raise InputError("Query and gallery have no pair of the same person.")
     thresholds = np.sort(_smallest(negatives, limit))[accepted]
     return VerificationMetrics(
         false_positive_rates=rates,

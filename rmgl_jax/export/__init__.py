@@ -1,1 +1,1 @@
-"""Trained models as files."""
+"""Trained models: read from run directories, written to and read from model files."""

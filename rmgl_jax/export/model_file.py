@@ -1,93 +1,206 @@
-"""A trained network, read from the work directory of its run, which may still be going on."""
+"""Trained models, and model files: one `.safetensors` file with weights and all settings.
 
+A model file holds `params` and `batch_stats` as float32 arrays under slash-joined names, such as
+`params/backbone/stem/conv/kernel`, and these strings as metadata:
+
+    format_version    version of this layout
+    package_version   version of rmgl_jax that wrote the file
+    config            configuration of the run, as JSON
+    preprocessing     image size, mean, standard deviation and decoding, as JSON
+    trained_on        dataset of the training
+    step              training step of the weights
+    digest            SHA-256 of the weights
+    metadata_digest   SHA-256 of the other metadata
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from rmgl_jax.config import ExperimentConfig
+from data_prep.errors import InputError, MissingFileError, WriteError
+from data_prep.files import write_bytes
+from rmgl_jax import __version__
+from rmgl_jax.config import ExperimentConfig, ModelConfig
+from rmgl_jax.data.images import DECODING
+from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.devices import data_mesh
-from rmgl_jax.training import checkpoints
-from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.run_directory import read_config
-from rmgl_jax.training.step import create_state
+from rmgl_jax.export.run_checkpoint import read_checkpoint
+from rmgl_jax.export.weights import (
+    check_finite,
+    check_layout,
+    from_arrays,
+    to_arrays,
+    weights_digest,
+)
+from rmgl_jax.training.run_directory import config_from_json, config_to_json
+
+FORMAT_VERSION = "1"
+"""Version of the layout that is written, and the only one that is read."""
+SUFFIX = ".safetensors"
+"""Suffix of a model file."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """What a run has made."""
+    """A trained model with the configuration of its run."""
 
     config: ExperimentConfig
-    """Of the run."""
+    """Configuration of the run."""
     variables: dict[str, Any]
-    """`params` and `batch_stats`, on all devices."""
+    """`params` and `batch_stats`, whole on every device."""
     step: int
-    """Training steps they have seen."""
+    """Training step of the variables."""
     digest: str
-    """Fingerprint of the whole training state, eight hexadecimal digits."""
+    """SHA-256 of the variables, the same from a checkpoint and from a model file."""
+
+    @property
+    def trained_on(self) -> str:
+        """Name of the dataset of the training."""
+        return self.config.dataset
 
 
-def load_model(workdir: Path, step: int | None = None, best: bool = False) -> TrainedModel:
-    """Reads a checkpoint and writes nothing: the run may be saving the next one meanwhile.
+def load_model(
+    path: str | os.PathLike[str], step: int | None = None, best: bool = False
+) -> TrainedModel:
+    """Loads a model from a run directory or a model file.
+
+    Run directories are only read, which is safe while training is running.
 
     Args:
-        workdir: of the run: its `config.json` and `checkpoints/`.
-        step: the one to read; by default the latest undamaged one.
-        best: reads the one with the greatest mAP (step) among those that were evaluated.
+        path: run directory, or `.safetensors` file of `save_model`.
+        step: training step of the checkpoint to load from a run directory; by default the latest
+            undamaged one.
+        best: Load the checkpoint with the greatest mAP among those that were evaluated.
 
     Raises:
-        FileNotFoundError: if `workdir` is not of a run, or has no checkpoint yet.
-        ValueError: if both `step` and `best` are given, or none was evaluated.
-        checkpoints.CheckpointError: if there is none of `step`, or it is damaged.
+        MissingFileError: there is no such file or run directory, or it has no checkpoint yet.
+        InputError: the model file is damaged, of another format or does not fit its configuration;
+            or `step` and `best` exclude each other or do not apply.
+        CheckpointError: there is no checkpoint of `step`, or it is damaged.
     """
-    if best and step is not None:
-        raise ValueError(f"Either the best checkpoint or that of step {step}, not both.")
-    config = read_config(workdir)
-    directory = (workdir / "checkpoints").absolute()
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{workdir} has no checkpoints yet.")
-    # Scores are read only when they are asked for.
-    options = ocp.CheckpointManagerOptions(
-        read_only=True,
-        create=False,
-        save_interval_steps=0,
-        lightweight_initialize=True,
-    )
-    with ocp.CheckpointManager(directory, options=options) as manager:
-        if best:
-            step = _best_step(manager)
-        restored = checkpoints.restore(manager, _abstract_state(config), step)
-    if restored is None:
-        raise FileNotFoundError(f"{workdir} has no checkpoints yet.")
-    state = restored.state
-    return TrainedModel(
-        config=config,
-        variables={"params": state.params, "batch_stats": state.batch_stats},
-        step=restored.step,
-        digest=f"{int(checkpoints.digest(state)):08x}",
-    )
+    path = Path(path).expanduser()
+    if path.suffix == SUFFIX and not path.is_dir():
+        if best or step is not None:
+            raise InputError(f"{path} holds one model: step and best apply to run directories.")
+        return _read_model_file(path)
+    if path.is_file():
+        raise InputError(f"{path} is neither a run directory nor a {SUFFIX} file.")
+    config, state = read_checkpoint(path, step, best)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return TrainedModel(config, variables, int(state.step), weights_digest(to_arrays(variables)))
 
 
-def _best_step(manager: ocp.CheckpointManager) -> int:
-    scores = {step: manager.metrics(step) for step in manager.all_steps()}
-    scores = {step: score["mean_ap"] for step, score in scores.items() if score}
-    if not scores:
-        raise ValueError(
-            f"None of the checkpoints in {manager.directory} was evaluated, so none is the best; "
-            f"there are those of steps {sorted(manager.all_steps())}."
+def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
+    """Writes a model to a `.safetensors` file, completely or not at all.
+
+    Args:
+        model: the model, as `load_model` returns it.
+        path: file to write; replaced if it exists.
+
+    Raises:
+        InputError: `path` does not end in `.safetensors`, or the variables do not fit the
+            configuration or are not finite.
+        WriteError: the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != SUFFIX:
+        raise InputError(f"A model file must end in {SUFFIX}, got {path}.")
+    arrays = to_arrays(model.variables)
+    layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    check_layout(f"The model for {path}", layout, model.config.model)
+    check_finite(f"The model for {path}", arrays)
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "config": json.dumps(config_to_json(model.config)),
+        "preprocessing": _preprocessing(model.config.model),
+        "trained_on": model.trained_on,
+        "step": str(model.step),
+        "digest": weights_digest(arrays),
+    }
+    metadata["metadata_digest"] = _metadata_digest(metadata)
+    try:
+        write_bytes(path, save(arrays, metadata))
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _read_model_file(path: Path) -> TrainedModel:
+    if not path.is_file():
+        raise MissingFileError(f"There is no model file {path}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            config, step = _read_metadata(path, metadata)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            layout = {
+                # "F32" is float32; other types are reported as the file names them.
+                name: (part.get_dtype().replace("F32", "float32"), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+            check_layout(str(path), layout, config.model)
+            arrays = {name: file.get_tensor(name) for name in slices}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a complete {SUFFIX} file: {error}.") from error
+    check_finite(str(path), arrays)
+    if (digest := weights_digest(arrays)) != metadata["digest"]:
+        raise InputError(
+            f"{path} is damaged: the weights have the digest {digest}, but were saved with "
+            f"{metadata['digest']}."
         )
-    return max(scores, key=lambda step: (scores[step], step))
+    replicated = NamedSharding(data_mesh(), PartitionSpec())
+    variables = jax.device_put(from_arrays(arrays), replicated)
+    return TrainedModel(config, variables, step, digest)
 
 
-def _abstract_state(config: ExperimentConfig) -> Any:
-    """Shapes of the run's state, each array to lie whole on every device."""
-    # No shape depends on the length of an epoch.
-    optimizer = make_optimizer(config.optimizer, steps_per_epoch=1)
-    state = jax.eval_shape(lambda: create_state(config.model, optimizer, seed=0))
-    everywhere = NamedSharding(data_mesh(), PartitionSpec())
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), state
+def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[ExperimentConfig, int]:
+    """Checks the metadata of a model file and returns configuration and step."""
+    version = metadata.get("format_version")
+    if version is None:
+        raise InputError(f"{path} is not a model file of rmgl_jax: it has no format_version.")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {version}; this version of rmgl_jax reads {FORMAT_VERSION}."
+        )
+    required = {"package_version", "config", "preprocessing", "trained_on", "step", "digest"}
+    if missing := sorted((required | {"metadata_digest"}) - metadata.keys()):
+        raise InputError(f"{path} lacks the metadata {', '.join(missing)}.")
+    if (digest := _metadata_digest(metadata)) != metadata["metadata_digest"]:
+        raise InputError(
+            f"{path} is damaged: the metadata have the digest {digest}, but were saved with "
+            f"{metadata['metadata_digest']}."
+        )
+    try:
+        config, step = config_from_json(json.loads(metadata["config"])), int(metadata["step"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} has no configuration of this version (it was written by rmgl_jax "
+            f"{metadata['package_version']}): {error!r}."
+        ) from error
+    if metadata["preprocessing"] != _preprocessing(config.model):
+        raise InputError(
+            f"{path} was trained with the preprocessing {metadata['preprocessing']}, but this "
+            f"version has {_preprocessing(config.model)}."
+        )
+    return config, step
+
+
+def _preprocessing(config: ModelConfig) -> str:
+    height, width = config.image_size
+    return json.dumps(
+        {"image_size": [height, width], "mean": MEAN, "std": STD, "decoding": DECODING}
     )
+
+
+def _metadata_digest(metadata: Mapping[str, str]) -> str:
+    signed = {name: text for name, text in metadata.items() if name != "metadata_digest"}
+    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Embedding and searching a user's own person crops."""
+"""Embeddings of the user's own person crops, and search among them."""

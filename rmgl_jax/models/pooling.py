@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rmgl_jax.config import Pooling
 
-def uniform_stripe_pool(maps: jax.Array, stripes: int, reduce: str = "max") -> jax.Array:
+
+def uniform_stripe_pool(maps: jax.Array, stripes: int, reduce: Pooling = "max") -> jax.Array:
     """Pools each of S stripes of equal height: `[B, H, W, C] -> [B, S, C]`.
 
     Args:
@@ -61,7 +63,7 @@ def activation_balanced_bounds(maps: jax.Array, stripes: int) -> jax.Array:
     return jnp.concatenate([first, bounds, last], axis=1).astype(jnp.int32)
 
 
-def activation_balanced_pool(maps: jax.Array, stripes: int, reduce: str = "mean") -> jax.Array:
+def activation_balanced_pool(maps: jax.Array, stripes: int, reduce: Pooling = "mean") -> jax.Array:
     """Pools each of S stripes of equal significance: `[B, H, W, C] -> [B, S, C]`.
 
     The stripes are those of `activation_balanced_bounds`. Each is reduced over its own rows and all
@@ -137,7 +139,7 @@ def _balanced_mean(maps: jax.Array, inside: jax.Array) -> jax.Array:
     return jnp.einsum("bsh,bhc->bsc", weight.astype(rows.dtype), rows).astype(maps.dtype)
 
 
-class Pooling(NamedTuple):
+class StripePooling(NamedTuple):
     """A reduction of stripes to vectors, for both kinds of stripes."""
 
     uniform: Callable[[jax.Array], jax.Array]
@@ -146,14 +148,14 @@ class Pooling(NamedTuple):
     """Reduces the rows in each stripe, from maps `[B, H, W, C]` and a mask `[B, S, H]`."""
 
 
-POOLINGS = {
-    "max": Pooling(_uniform_max, _balanced_max),
-    "mean": Pooling(_uniform_mean, _balanced_mean),
+POOLINGS: dict[Pooling, StripePooling] = {
+    "max": StripePooling(_uniform_max, _balanced_max),
+    "mean": StripePooling(_uniform_mean, _balanced_mean),
 }
-"""All poolings by name. A new one also needs its name in the fields of `ModelConfig`."""
+"""All poolings by name. A new one also needs its name in `config.Pooling`."""
 
 
-def _check(maps: jax.Array, stripes: int, reduce: str = "max") -> None:
+def _check(maps: jax.Array, stripes: int, reduce: Pooling = "max") -> None:
     if maps.ndim != 4:
         raise ValueError(f"Pooling takes maps [B, H, W, C], got shape {maps.shape}.")
     if not 1 <= stripes <= maps.shape[1]:

@@ -1,1 +1,1 @@
-"""A run as one page for people: `python -m rmgl_jax.report --workdir DIR`."""
+"""A run as one self-contained HTML page."""

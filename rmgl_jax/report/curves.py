@@ -1,4 +1,4 @@
-"""Curves as SVG that a page takes its text color from, so that it is read in light and in dark."""
+"""Curves as SVG that inherits the text color of the page, for light and dark mode."""
 
 import io
 import re
@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmgl_jax.evaluation.ranking import RankMetrics
+from rmgl_jax.report.run_files import Records, series
 
-Records = Sequence[Mapping[str, Any]]
-
-_POINTS = 250
-# Stands for the page's own text color until the SVG is written.
+_MAX_POINTS = 250
+_LABELS = {"cross_entropy": "cross-entropy", "learning_rate": "learning rate"}
+# Placeholder, replaced by the page's text color in the SVG.
 _TEXT = "#010203"
-# Readable on white and on black, and told apart by their dashes too.
-_STYLES = (
+# Readable on white and on black; dashes distinguish them without color.
+_STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#2b7bba", "linestyle": "-"},
     {"color": "#d95f02", "linestyle": "--"},
     {"color": "#1b9e77", "linestyle": "-."},
@@ -27,18 +27,25 @@ _STYLES = (
 
 
 def training_curves(records: Records, names: Sequence[str], unit: str, log: bool = False) -> str:
-    """Values of the training steps against the step, averaged over neighbors if there are many."""
+    """Plots quantities of the training steps; neighbors are averaged if there are many steps.
+
+    Args:
+        records: records of the run.
+        names: names of the quantities; those without values are left out.
+        unit: label of the vertical axis.
+        log: Use a logarithmic vertical axis.
+    """
     figure, axes = _figure("training step", unit)
     for name, style in zip(names, _STYLES, strict=False):
         steps, values = series(records, "train", name)
-        if not len(steps):  # There is no triplet loss, say.
+        if not len(steps):
             continue
-        size = -(-len(steps) // _POINTS)
+        size = -(-len(steps) // _MAX_POINTS)
         parts = [slice(i, i + size) for i in range(0, len(steps), size)]
         axes.plot(
             [steps[part].mean() for part in parts],
             [values[part].mean() for part in parts],
-            label=_readable(name),
+            label=_LABELS.get(name, name),
             **style,
         )
     if log:
@@ -49,14 +56,14 @@ def training_curves(records: Records, names: Sequence[str], unit: str, log: bool
 
 
 def evaluation_curves(records: Records, names: Mapping[str, str]) -> str:
-    """Measures of the evaluations on the way, in percent, against the step.
+    """Plots the evaluations during training, in percent.
 
     Args:
-        records: of the run.
-        names: what a measure is called, by its name in the records.
+        records: records of the run.
+        names: name of each measure in the records, by its label.
     """
     figure, axes = _figure("training step", "percent")
-    for (name, label), style in zip(names.items(), _STYLES, strict=False):
+    for (label, name), style in zip(names.items(), _STYLES, strict=False):
         steps, values = series(records, "eval", name)
         axes.plot(steps, 100 * values, label=label, marker="o", markersize=4, **style)
     axes.set_ylim(bottom=0)
@@ -64,8 +71,8 @@ def evaluation_curves(records: Records, names: Mapping[str, str]) -> str:
 
 
 def cmc_curves(curves: Mapping[str, np.ndarray]) -> str:
-    """CMC curves, in percent, by name."""
-    figure, axes = _figure("rank", "percent of queries found")
+    """Plots CMC curves [R], in percent, by their labels."""
+    figure, axes = _figure("rank", "queries matched, in percent")
     for (name, cmc), style in zip(curves.items(), _STYLES, strict=False):
         axes.plot(np.arange(1, len(cmc) + 1), 100 * cmc, label=name, **style)
     axes.set_xticks([1, 10, 20, 30, 40, 50])
@@ -75,25 +82,14 @@ def cmc_curves(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def ap_histogram(metrics: RankMetrics) -> str:
-    """How many queries have which AP (step)."""
+    """Plots the distribution of AP (step) over the queries."""
     figure, axes = _figure("AP of a query, in percent", "queries")
-    axes.hist(100 * metrics.ap[~np.isnan(metrics.ap)], bins=np.arange(0, 101, 5), color="#2b7bba")
+    axes.hist(100 * metrics.ap[~np.isnan(metrics.ap)], bins=range(0, 101, 5), color="#2b7bba")
     return _svg(figure, axes, "ap")
 
 
-def series(records: Records, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the records of a kind that have a value of this name."""
-    pairs = [(r["step"], float(r[name])) for r in records if r["kind"] == kind and name in r]
-    steps, values = np.array(pairs, float).reshape(-1, 2).T
-    return steps, values
-
-
-def _readable(name: str) -> str:
-    return name.replace("_", "-") if name == "cross_entropy" else name.replace("_", " ")
-
-
 def _figure(x: str, y: str) -> tuple[Figure, Axes]:
-    # No pyplot: it would keep every figure, and choose a screen.
+    # Not with pyplot, which keeps every figure and may need a display.
     figure = Figure(figsize=(4.8, 3.0), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x)
@@ -112,7 +108,7 @@ def _svg(figure: Figure, axes: Axes, name: str) -> str:
         spine.set_color(_TEXT)
         spine.set_visible(side in ("left", "bottom"))
     buffer = io.StringIO()
-    # The salt keeps the ids of a page's figures apart, and the same from one writing to the next.
+    # The salt makes ids unique within the page and reproducible.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -120,5 +116,5 @@ def _svg(figure: Figure, axes: Axes, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    # The page says what the figure shows; its size is the page's business.
+    # The page describes the figure and sets its size.
     return re.sub(r'<svg width="[^"]*" height="[^"]*"', '<svg aria-hidden="true"', svg, count=1)

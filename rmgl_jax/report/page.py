@@ -1,48 +1,23 @@
-"""One self-contained page of a run."""
+"""Writes a run as one self-contained HTML page."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from rich.console import Console
 
+from data_prep.errors import WriteError
 from data_prep.files import write_text
 from rmgl_jax import __version__
-from rmgl_jax.config import ExperimentConfig
-from rmgl_jax.evaluation.result import MEASURES, EvaluationResult, measures
-from rmgl_jax.models.partition import receptive_field
-from rmgl_jax.report import curves
 from rmgl_jax.report.inspection import Inspection, inspect_run
 from rmgl_jax.report.pictures import data_uri, thumbnail
-from rmgl_jax.report.receptive_regions import receptive_regions
-from rmgl_jax.report.response_maps import overlay
-from rmgl_jax.report.run_card import changed_fields, run_card
-from rmgl_jax.training.logger import LOG_NAME, read_metrics
-from rmgl_jax.training.run_directory import read_config
+from rmgl_jax.report.result_table import result_rows
+from rmgl_jax.report.run_files import RunFiles, read_run
+from rmgl_jax.report.sections import SECTIONS
 
 REPORT_NAME = "report.html"
-RESULT_NAME = "result.json"
-# Pixels: the height of a picture that is looked at closely.
-_HEIGHT = 224
-# What an evaluation on the way records, by the name a result gives it.
-_RECORDED = {
-    "rank-1": "rank-1",
-    "mAP (step)": "mean_ap",
-    "mAP (official)": "mean_ap_official",
-    "mINP": "mean_inp",
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the result table."""
-
-    name: str
-    values: Mapping[str, float]
-    """In percent, by the names of `MEASURES`; what was not measured is left out."""
+_PICTURE_HEIGHT = 224  # pixels on the page
 
 
 def write_report(
@@ -55,58 +30,47 @@ def write_report(
 ) -> Path:
     """Writes the page of a run, completely or not at all.
 
-    Rendered data sets are shown always: nobody is in them. Photographs only with `figures`.
+    Images of rendered datasets are always included, photographs only with `figures`. Without images
+    neither the dataset nor a checkpoint is read.
 
     Args:
-        workdir: of the run, finished or not.
-        data_dir: where prepared data sets are kept; needed for pictures only.
-        output: the file; `report.html` in the work directory by default.
-        figures: shows pictures of real data too.
-        console: shows progress on it.
+        workdir: run directory, of a run that is finished or still training.
+        data_dir: directory of the prepared datasets; TFDS's own by default.
+        output: file to write; `report.html` in the run directory by default.
+        figures: Include photographs of people.
+        console: if given and a terminal, shows progress.
 
     Returns:
-        The file.
+        Path of the page.
 
     Raises:
-        FileNotFoundError: there is no run, nothing of it yet, or its data set is not prepared.
+        FileNotFoundError: `workdir` is not a run directory, nothing is recorded yet, or the dataset
+            is not prepared.
         ValueError: a file of the run is damaged; see also `inspect_run`.
+        WriteError: the page cannot be written; an existing page stays as it is.
     """
-    config = read_config(workdir)
-    records = read_metrics(workdir)
-    result = _read_result(workdir)
-    if not records and result is None:
-        raise FileNotFoundError(
-            f"{workdir} has nothing to report yet: neither {LOG_NAME} nor {RESULT_NAME}."
-        )
-    rendered = config.dataset.partition("/")[0] == "synthetic"
+    run = read_run(workdir)
     seen = None
-    if (figures or rendered) and _has_checkpoint(workdir):
+    if (figures or run.is_rendered) and run.has_checkpoint:
+        result = run.result
         step = None if result is None or result.step is None else int(result.step)
-        dataset = config.dataset if result is None else result.dataset
+        dataset = run.config.dataset if result is None else result.dataset
         seen = inspect_run(workdir, dataset, step, data_dir, console)
-    html = render(workdir, config, records, result, seen, rendered)
     path = output or workdir / REPORT_NAME
-    write_text(path, html)
+    html = render(run, seen)
+    try:
+        write_text(path, html)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
 
 
-def render(
-    workdir: Path,
-    config: ExperimentConfig,
-    records: Sequence[Mapping[str, Any]],
-    result: EvaluationResult | None,
-    seen: Inspection | None,
-    rendered: bool,
-) -> str:
-    """The page, as HTML.
+def render(run: RunFiles, seen: Inspection | None = None) -> str:
+    """Renders the page as HTML.
 
     Args:
-        workdir: of the run.
-        config: of the run.
-        records: its `metrics.jsonl`.
-        result: its result, if it has one.
-        seen: what the pictures are made of; None leaves them out.
-        rendered: whether nobody is in the pictures.
+        run: files of the run.
+        seen: the model's view of the images; None leaves them out.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rmgl_jax.report"),
@@ -115,78 +79,24 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    image_height, image_width = run.config.model.image_size
+    environment.globals |= {
+        "height": _PICTURE_HEIGHT,
+        "width": round(image_width * _PICTURE_HEIGHT / image_height),
+        "scale": _PICTURE_HEIGHT / image_height,  # pixels on the page for one of the image
+        "run": run,
+        "seen": seen,
+    }
     environment.filters |= {"data_uri": data_uri, "thumbnail": thumbnail}
-    image_height, image_width = config.model.image_size
-    ranked = result.plain if result is not None else seen.metrics if seen is not None else None
+    sections = []
+    for section in SECTIONS:
+        data = section.data(run, seen)
+        if data is not None:
+            html = environment.get_template(f"{section.id}.html.j2").render(data)
+            sections.append((section, Markup(html)))
     return environment.get_template("page.html.j2").render(
-        config=config,
-        records=records,
-        result=result,
-        seen=seen,
-        rendered=rendered,
-        has_checkpoint=_has_checkpoint(workdir),
-        measures=MEASURES,
-        rows=_rows(records, result, seen),
-        card=run_card(workdir, config, records, result),
-        changed=changed_fields(config),
-        curves=curves,
-        overlay=overlay,
-        cmc=_cmc(result, seen),
-        ranked=ranked,
-        regions=receptive_regions(config.model),
-        field=receptive_field(config.model),
-        height=_HEIGHT,
-        width=round(image_width * _HEIGHT / image_height),
-        scale=_HEIGHT / image_height,
+        sections=sections,
+        rows=result_rows(run, seen),
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def _rows(
-    records: Sequence[Mapping[str, Any]], result: EvaluationResult | None, seen: Inspection | None
-) -> list[Row]:
-    if result is not None:
-        rows = [Row("not re-ranked", measures(result.plain))]
-        if result.reranked is not None:
-            rows.append(Row("re-ranked", measures(result.reranked.metrics)))
-        if result.expanded is not None:
-            rows.append(Row("queries expanded", measures(result.expanded.metrics)))
-        return rows
-    if seen is not None:
-        name = f"measured for this page, step {seen.trained.step}"
-        return [Row(name, measures(seen.metrics))]
-    evaluations = [record for record in records if record["kind"] == "eval"]
-    return [
-        Row(
-            f"evaluation on the way, step {record['step']}",
-            {name: 100 * float(record[key]) for name, key in _RECORDED.items() if key in record},
-        )
-        for record in evaluations[-1:]
-    ]
-
-
-def _cmc(result: EvaluationResult | None, seen: Inspection | None) -> dict[str, Any]:
-    if result is None:
-        return {} if seen is None else {"not re-ranked": seen.metrics.cmc}
-    found = {"not re-ranked": result.plain.cmc}
-    if result.reranked is not None:
-        found["re-ranked"] = result.reranked.metrics.cmc
-    if result.expanded is not None:
-        found["queries expanded"] = result.expanded.metrics.cmc
-    return found
-
-
-def _read_result(workdir: Path) -> EvaluationResult | None:
-    path = workdir / RESULT_NAME
-    if not path.exists():
-        return None
-    try:
-        return EvaluationResult.from_json(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _has_checkpoint(workdir: Path) -> bool:
-    directory = workdir / "checkpoints"
-    return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())

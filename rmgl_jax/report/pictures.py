@@ -1,4 +1,4 @@
-"""Images as data URIs, so that a page needs no other file."""
+"""Images as data URIs, which keep the page self-contained."""
 
 import base64
 import io
@@ -10,11 +10,11 @@ _QUALITY = 82
 
 
 def data_uri(pixels: np.ndarray, height: int | None = None) -> str:
-    """A JPEG of uint8 pixels [H, W, 3], as a URI.
+    """Encodes an image as a data URI of a JPEG.
 
     Args:
-        pixels: the image.
-        height: in pixels, to which it is resized; its own by default.
+        pixels: uint8 [H, W, 3].
+        height: pixels to which the image is resized; its own height by default.
     """
     image = Image.fromarray(np.asarray(pixels))
     if height is not None and height != image.height:
@@ -26,5 +26,5 @@ def data_uri(pixels: np.ndarray, height: int | None = None) -> str:
 
 
 def thumbnail(pixels: np.ndarray, height: int = 128) -> str:
-    """As `data_uri`, at most `height` pixels high."""
+    """Encodes an image as `data_uri` does, at most `height` pixels high."""
     return data_uri(pixels, min(height, len(pixels)))

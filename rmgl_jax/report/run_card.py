@@ -1,65 +1,59 @@
-"""What a run was: its configuration, and what is known of its making."""
+"""Facts and settings of a run."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rmgl_jax.config import ExperimentConfig
-from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.models.rmgl import feature_layout
-from rmgl_jax.report.curves import series
-from rmgl_jax.training.run_info import read_run_info
+from rmgl_jax.report.run_files import RunFiles, series
 
 
-def run_card(
-    workdir: Path,
-    config: ExperimentConfig,
-    records: Sequence[Mapping[str, Any]],
-    result: EvaluationResult | None,
-) -> list[tuple[str, str]]:
-    """Names and values, as text. What was not recorded is said to be so."""
+def run_card(run: RunFiles) -> list[tuple[str, str]]:
+    """Returns names and values of the facts about a run, as text."""
+    config, result = run.config, run.result
     model, train = config.model, config.train
     features = len(feature_layout(model))
-    card = [("data set", config.dataset)]
-    if result is not None:
-        measured = (
-            f"{result.dataset} {result.version}: {result.n_query:,} queries of {result.n_ids:,} "
-            f"identities, {result.n_gallery:,} gallery images"
-        )
-        card.append(("evaluated on", measured))
-    card += [
-        ("identities trained on", f"{model.num_classes:,}"),
+    steps = max((int(record["step"]) for record in run.records), default=0)
+    _, speeds = series(run.records, "train", "images_per_second")
+    evaluated = result and (
+        f"{result.dataset} {result.version}: {result.n_query:,} queries of {result.n_ids:,} "
+        f"identities, {result.n_gallery:,} gallery images"
+    )
+    return [
+        ("dataset", config.dataset),
+        ("evaluated on", evaluated or "no result yet"),
+        ("training identities", f"{model.num_classes:,}"),
         ("input", f"{model.image_size[0]}x{model.image_size[1]} pixels, {model.dtype}"),
-        ("embedding", f"{features} features of {model.embed_dim}: {features * model.embed_dim}"),
+        ("embedding", f"{features} features x {model.embed_dim} = {features * model.embed_dim}"),
         (
             "backbone weights",
-            "none: from random" if config.pretrained == "none" else config.pretrained,
+            "random initialization" if config.pretrained == "none" else config.pretrained,
         ),
         ("seed", str(train.seed)),
-        ("batch", f"{train.num_ids} persons x {train.num_instances} images"),
+        ("batch", f"{train.num_ids} identities x {train.num_instances} images"),
+        ("steps recorded", f"{steps:,} ({train.epochs} epochs are the whole run)"),
+        (
+            "training speed",
+            f"{np.median(speeds):,.0f} images/s (median)" if len(speeds) else "not recorded",
+        ),
+        *(
+            (name, run.info.get(name) or "not recorded")
+            for name in ("command", "commit", "device", "versions")
+        ),
     ]
-    steps = max((int(record["step"]) for record in records), default=0)
-    card.append(("trained", f"{steps:,} steps; {train.epochs} epochs are the whole run"))
-    _, speeds = series(records, "train", "images_per_second")
-    if len(speeds):
-        card.append(("training speed", f"{np.median(speeds):,.0f} images/s (median)"))
-    made = read_run_info(workdir)
-    for name in ("command", "commit", "device", "versions"):
-        card.append((name, made.get(name) or "not recorded"))
-    return card
 
 
 def changed_fields(config: ExperimentConfig) -> list[tuple[str, str, str]]:
-    """Every field that differs from the default, the paper's: name, value, default."""
-    default = dict(_leaves(asdict(ExperimentConfig())))
+    """Returns name, value and default of every field that differs from the default."""
+    defaults = dict(_leaves(asdict(ExperimentConfig())))
     return [
-        (name, json.dumps(value), json.dumps(default[name]))
+        (name, json.dumps(value), json.dumps(defaults[name]))
         for name, value in _leaves(asdict(config))
-        if value != default[name]
+        if value != defaults[name]
     ]
 
 

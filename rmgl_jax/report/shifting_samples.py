@@ -1,4 +1,4 @@
-"""Random shifting augmentation, stage by stage (Fig. 6)."""
+"""Stages of random shifting augmentation (Fig. 6)."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,27 +14,27 @@ from rmgl_jax.data.shifting import draw_shifting
 
 @dataclass(frozen=True, eq=False)
 class ShiftingSample:
-    """One image on its way."""
+    """The stages of one image."""
 
     crop: Box
-    """What is cut out, in pixels of the image."""
+    """Crop, in pixels of the image."""
     patch: np.ndarray
-    """It, resized: uint8."""
+    """The resized crop, uint8 [h, w, 3]."""
     shifted: np.ndarray
-    """What the network reads: uint8 [H, W, 3]."""
+    """The patch on the canvas, which is the network's input, uint8 [H, W, 3]."""
 
 
 def shifting_samples(
     images: np.ndarray, config: RandomShiftingConfig, seed: int
 ) -> list[ShiftingSample]:
-    """Draws one sample of each image, uint8 [B, H, W, 3], as if RSA were applied always.
+    """Applies random shifting to every image.
 
     Args:
-        images: the images.
-        config: of the augmentation; its probability p is taken as 1.
-        seed: of the drawing.
+        images: uint8 [B, H, W, 3].
+        config: configuration of the augmentation; its probability p is taken as 1.
+        seed: seed of the random numbers.
     """
-    placements, shifted = _draw(images, replace(config, probability=1.0), seed)
+    placements, shifted = _shift(images, replace(config, probability=1.0), seed)
     shifted = np.clip(np.round(np.asarray(shifted)), 0, 255).astype(np.uint8)
     samples = []
     for number, image in enumerate(shifted):
@@ -46,10 +46,10 @@ def shifting_samples(
 
 
 @partial(jax.jit, static_argnames="config")
-def _draw(
+def _shift(
     images: jax.Array, config: RandomShiftingConfig, seed: int
 ) -> tuple[Placement, jax.Array]:
-    """Placements of [B], and the placed images."""
+    """Returns placements of [B], and the shifted images."""
     count, height, width, _ = images.shape
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
     draw = partial(draw_shifting, height=height, width=width, config=config)

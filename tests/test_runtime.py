@@ -1,0 +1,69 @@
+"""Expected errors are one line with status 1; bugs keep their traceback."""
+
+import errno
+import io
+
+import pytest
+from rich.console import Console
+
+from data_prep.errors import InputError, MissingFileError, MissingPackageError, WriteError
+from rmgl_jax.runtime import report_errors
+
+
+def run(error, debug=False):
+    """What is printed, and the exit status."""
+    output = io.StringIO()
+    with pytest.raises(SystemExit) as caught, report_errors(Console(file=output), debug):
+        raise error
+    return output.getvalue(), caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (InputError, ValueError),
+        (MissingFileError, FileNotFoundError),
+        (MissingPackageError, ImportError),
+        (WriteError, OSError),
+    ],
+)
+def test_report_errors_prints_expected_errors_in_one_line(kind, builtin):
+    printed, status = run(kind("--width must be positive, got [red]-3"))
+    assert printed == "Error: --width must be positive, got [red]-3\n"
+    assert status == 1
+    assert issubclass(kind, builtin)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_report_errors_prints_conditions_of_the_storage(number):
+    printed, status = run(OSError(number, "reason", "/file"))
+    assert "reason" in printed
+    assert "/file" in printed
+    assert status == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a shape bug"),
+        RuntimeError("out of memory"),
+        ImportError("a typo"),
+        OSError(errno.EBADF, "x"),
+    ],
+)
+def test_report_errors_leaves_bugs_their_traceback(error):
+    with pytest.raises(type(error)) as caught, report_errors(Console(file=io.StringIO())):
+        raise error
+    assert caught.value is error
+
+
+def test_report_errors_with_debug_leaves_every_error_its_traceback():
+    for error in (InputError("x"), OSError(errno.ENOSPC, "x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), report_errors(Console(file=io.StringIO()), debug=True):
+            raise error
+
+
+def test_report_errors_exits_with_130_on_ctrl_c():
+    printed, status = run(KeyboardInterrupt())
+    assert len(printed.splitlines()) == 1
+    assert status == 130
