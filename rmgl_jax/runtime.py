@@ -43,7 +43,7 @@ def start_jax(options: DistributedOptions) -> None:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the second start of a program takes seconds."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # not in the stub
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
