@@ -1,12 +1,12 @@
-"""Times embedding a gallery, with and without decoding its files.
+"""Measures the throughput of decoding and embedding a gallery.
 
     python -m benchmarks.embed                                  # thin network at 96x48
-    python -m benchmarks.embed --preset gpu --batch_size 256    # ResNet-50 at 384x128, bfloat16
+    python -m benchmarks.embed --preset gpu --batch-size 256    # ResNet-50 at 384x128, bfloat16
 
-The gallery is made of rendered JPEGs (Market-1501's resolution), each many times. Decoding is the
-pass of `data.store.prepare` over it that happens once, resizing included; embedding is
-`evaluation.embedding.embed` from the decoded file, image and mirror, after one batch that compiles.
-Every round does one after the other; medians are printed. `--passes 1` leaves out the mirror.
+The gallery consists of rendered JPEGs at Market-1501's resolution, repeated. Decoding is the first
+call of `data.store.prepare`, which includes resizing; later runs reuse its file. Embedding is
+`evaluation.embedding.embed` from the decoded file, of image and mirrored image, after one batch
+that compiles. Prints medians over the rounds. `--passes 1` leaves out the mirrored images.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CONFIGS = {
 
 
 def gallery_builder(directory, images):
-    """The builder of a set whose gallery is of rendered images, repeated as new identities."""
+    """Prepares a dataset whose gallery is rendered images, repeated as new identities."""
     source = render(Path(directory) / "images", "tiny", seed=0)
     gallery = source / "bounding_box_test"
     files = [path for path in sorted(gallery.glob("*.jpg")) if not path.name.startswith("-1")]
@@ -46,11 +46,11 @@ def gallery_builder(directory, images):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="small", choices=CONFIGS)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--passes", type=int, default=2, choices=(1, 2))
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

@@ -1,13 +1,13 @@
-"""Times the way from files to augmented batches against a plain pipeline of the PyTorch kind.
+"""Measures the input pipeline against the plain pipeline of a data loader.
 
-    python benchmarks/input_pipeline.py [--rounds 5] [--size 384 128]
+    python -m benchmarks.input_pipeline [--rounds 5] [--size 384 128]
 
-The images are those of the synthetic benchmark (JPEG, Market-1501's resolution), each several times
-so that starting the processes does not count. The plain pipeline does for every image in every
-epoch what a data loader's workers do: decode, resize, flip, RSA (crop, resize, paste) with Pillow,
-then normalize with NumPy; one process a core, nothing sent to a parent, which favors it. Each
-round measures everything, one after the other, so that a busy machine slows all alike; the median
-over the rounds is printed, and the best, which other work on the machine disturbed least.
+The images are those of the synthetic benchmark (JPEG, Market-1501's resolution), repeated so that
+starting processes does not count. The plain pipeline does for every image in every epoch what the
+workers of a data loader do: decode, resize, flip and RSA (crop, resize, paste) with Pillow, then
+normalize with NumPy. It runs one process per core and sends nothing to a parent, which favors it.
+Each round measures everything in turn, so that other load slows all alike. Prints the median and
+the best of the rounds.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BATCH = PERSONS * IMAGES
 
 
 def plain_image(encoded, size, rng):
-    """One image as a data loader's worker makes it: float32 [H, W, 3]."""
+    """Decodes and augments one image as a data loader's worker does; returns float32 [H, W, 3]."""
     height, width = size
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -56,7 +56,7 @@ def plain_image(encoded, size, rng):
 
 
 def plain_images(directory, size, rows):
-    """Seconds that one worker takes for some images, reading them beforehand."""
+    """Returns the seconds that one worker takes for some images, which are read beforehand."""
     records = read_records(open_prepared(directory), "train")
     encoded = [records[int(row)]["image_bytes"] for row in rows]
     rng = np.random.default_rng(int(rows[0]))
@@ -67,7 +67,7 @@ def plain_images(directory, size, rows):
 
 
 def repeated_set(directory, preset, copies):
-    """The builder of a set of rendered images, in which those of training are several times."""
+    """Prepares a dataset of rendered images in which training images are repeated."""
     source = render(Path(directory) / "images", preset, seed=0)
     train = source / "bounding_box_train"
     for image in list(train.glob("*.jpg")):
@@ -78,15 +78,15 @@ def repeated_set(directory, preset, copies):
 
 
 def seconds(function):
-    """How long a call takes."""
+    """Returns the seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def measure(builder, size, rounds):
-    """Samples of every measurement, one a round."""
-    # Imported here, as the plain pipeline's workers import this file and need none of it.
+    """Returns samples of every measurement, one for each round."""
+    # Imported here, because the workers of the plain pipeline import this file and need no JAX.
     import jax
 
     from rmgl_jax.config import AugmentConfig
@@ -135,7 +135,7 @@ def measure(builder, size, rounds):
 
 
 def report(cores, split_size, size, samples):
-    """Prints every measurement's median and best, and the ratios that matter."""
+    """Prints median and best of every measurement, and ratios."""
     table = Table(title=f"{split_size} images at {size[0]}x{size[1]}, {cores} cores")
     for column in ("", "median", "best", "unit"):
         table.add_column(column, justify="right" if column in ("median", "best") else "left")
@@ -144,20 +144,20 @@ def report(cores, split_size, size, samples):
         is_time = name in ("index", "gather")
         summary[name] = np.array([np.median(values), (min if is_time else max)(values)])
         shown = [f"{x:.3f}" if is_time else f"{x:,.0f}" for x in summary[name]]
-        table.add_row(name, *shown, "ms a batch" if is_time else "images/s")
+        table.add_row(name, *shown, "ms/batch" if is_time else "images/s")
     host = summary["index"] + summary["gather"]
     plain_host = 1000 * BATCH / summary["plain, all"]
     ours = 1 / (host / 1000 / BATCH + 1 / summary["augment"])
     table.add_section()
-    table.add_row("host: index + gather", *(f"{x:.2f}" for x in host), "ms a batch")
-    table.add_row("host: plain, all", *(f"{x:.1f}" for x in plain_host), "ms a batch")
+    table.add_row("host: index + gather", *(f"{x:.2f}" for x in host), "ms/batch")
+    table.add_row("host: plain, all", *(f"{x:.1f}" for x in plain_host), "ms/batch")
     table.add_row("host: plain / ours", *(f"{x:.0f}" for x in plain_host / host), "times")
     table.add_row("all of ours on the CPU", *(f"{x:.0f}" for x in ours), "images/s")
     Console(width=100).print(table)
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, nargs=2, default=(384, 128))

@@ -1,11 +1,11 @@
-"""Tells how large a batch fits a device's memory, with and without `model.remat`.
+"""Estimates the largest batch for a device's memory, with and without `model.remat`.
 
     python -m benchmarks.memory [--dtype bfloat16] [--budgets 12 80] [--batches 16 48]
 
-The training step of the full RMGL is compiled for two batch sizes, not run. What XLA's buffer
-assignment then needs (state, batch and temporaries) grows linearly with the batch, and the line is
-drawn on to every budget. It is that of the backend at hand: the CPU's programs keep other
-temporaries than a GPU's, and no allocator's own waste is in it.
+Compiles the training step of the full RMGL for two batch sizes, without running it. XLA's buffer
+assignment (state, batch and temporaries) is extrapolated linearly in the batch size to each memory
+budget. It depends on the backend, as CPU programs keep other temporaries than GPU programs, and
+excludes the overhead of the allocator.
 """
 
 import argparse
@@ -26,7 +26,7 @@ IMAGES = 4
 
 
 def configuration(dtype, remat, batch):
-    """The paper's run on Market-1501 with another batch."""
+    """Returns the paper's configuration for Market-1501 with another batch size."""
     paper = presets.paper("market1501")
     return replace(
         paper,
@@ -36,7 +36,7 @@ def configuration(dtype, remat, batch):
 
 
 def step_bytes(config):
-    """What the compiled step needs, in bytes: its arguments, and what it holds beside them."""
+    """Returns the bytes of the compiled step: arguments, outputs and temporaries."""
     size = config.train.num_ids * config.train.num_instances
     optimizer = make_optimizer(config.optimizer, 100)
     state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
@@ -47,13 +47,13 @@ def step_bytes(config):
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = make_train_step(config, 100).run
     analysis = step.lower(state, batch, key).compile().memory_analysis()
-    # The state is donated: the next one lies in its place.
+    # The state is donated, so that the next state reuses its memory.
     outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return analysis.argument_size_in_bytes + outputs + analysis.temp_size_in_bytes
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--batches", type=int, nargs=2, default=(16, 48))

@@ -1,11 +1,11 @@
-"""Times an experiment from its command to its first step, with and without its programs cached.
+"""Measures the time from an experiment's command to its first step, with and without cache.
 
     python -m benchmarks.startup                                # synthetic_rmgl --preset demo
-    python -m benchmarks.startup market_rmgl --preset paper --data_dir data
+    python -m benchmarks.startup market_rmgl --preset paper --data-dir data
 
-The data are prepared and decoded by a run beforehand. Then each round starts the command with an
-empty compilation cache, and again with the one that this filled, and waits until it reports its
-first step; the time of that step itself is in it. Medians are printed.
+A first run prepares and decodes the data. Then each round starts the command with an empty
+compilation cache, and again with the filled one, until it reports its first step. The time includes
+that step. Prints medians over the rounds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rich.table import Table
 
 
 def first_step(command, directory, cache):
-    """Seconds until the command reports its first step; it is ended then."""
+    """Returns the seconds until the command reports its first step, and ends the command."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "PYTHONUNBUFFERED": "1",
@@ -50,7 +50,7 @@ def first_step(command, directory, cache):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", nargs="?", default="synthetic_rmgl")
     parser.add_argument("--rounds", type=int, default=3)
@@ -58,15 +58,15 @@ def main():
     command = [sys.executable, "-m", f"experiments.{arguments.experiment}", *options]
     seconds = {"empty cache": [], "warm cache": []}
     with tempfile.TemporaryDirectory() as directory:
-        if "--data_dir" not in options:
-            command += ["--data_dir", str(Path(directory) / "data")]
+        if "--data-dir" not in options:
+            command += ["--data-dir", str(Path(directory) / "data")]
         first_step(command, directory, Path(directory) / "unused")
         for number in range(arguments.rounds):
             cache = Path(directory) / f"cache{number}"
             for name in seconds:
                 seconds[name].append(first_step(command, directory, cache))
     table = Table(title=f"{arguments.experiment} {' '.join(options)}: seconds to the first step")
-    for column in ("", "median", "least", "greatest"):
+    for column in ("", "median", "minimum", "maximum"):
         table.add_column(column, justify="right" if column else "left")
     for name, values in seconds.items():
         shown = (np.median(values), min(values), max(values))

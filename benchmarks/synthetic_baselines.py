@@ -1,7 +1,8 @@
-"""What raw pixels and color histograms retrieve on the synthetic benchmark.
+"""Evaluates raw pixels, color histograms and random features on the synthetic benchmark.
 
-`python benchmarks/synthetic_baselines.py [--preset demo] [--seed 0]` renders the benchmark to a
-temporary directory and prints mAP and rank-1 of both baselines, and of random features.
+    python -m benchmarks.synthetic_baselines [--preset demo] [--seed 0]
+
+Renders the benchmark to a temporary directory and prints mAP and rank-1 of each.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from rmgl_jax.evaluation.ranking import rank_metrics
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images uint8 [M, H, W, 3], pids and camids [M] of a folder in Market-1501's layout."""
+    """Reads images uint8 [M, H, W, 3], pids and camids [M] of a folder in Market-1501's layout."""
     paths = sorted(folder.glob("*.jpg"))
     labels = [parse_market_name(path.name) for path in paths]
     images = np.stack([np.asarray(Image.open(path)) for path in paths])
@@ -29,12 +30,12 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def random_embedding(images: np.ndarray) -> np.ndarray:
-    """Features that know nothing of the images."""
+    """Returns random features [M, 256], which are independent of the images."""
     return np.random.default_rng(len(images)).normal(size=(len(images), 256)).astype(np.float32)
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="demo", choices=PRESETS)
     parser.add_argument("--seed", type=int, default=0)

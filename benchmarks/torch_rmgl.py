@@ -1,7 +1,7 @@
-"""RMGL as one would write it in plain PyTorch: what `benchmarks.train_step` measures against.
+"""RMGL in plain PyTorch, the reference of `benchmarks.train_step`.
 
-It has the parameters and the arithmetic of `rmgl_jax.models.rmgl` and of the loss of Eq. 4 with
-their default configuration; initialization is PyTorch's own, which does not matter to speed.
+Parameters and arithmetic are those of `rmgl_jax.models.rmgl` and of the loss (Eq. 4) in their
+default configuration. Initialization is PyTorch's, which does not affect speed.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution with a shortcut, stride in the 3x3 one."""
+    """1x1, 3x3 and 1x1 convolution with a shortcut; the 3x3 convolution has the stride."""
 
     def __init__(self, inputs, width, stride, project):
         super().__init__()
@@ -31,7 +31,7 @@ class Bottleneck(nn.Module):
 
 
 def stage(inputs, width, blocks, stride):
-    """Blocks in a row, the first with the stride."""
+    """Returns a sequence of blocks, the first with the stride."""
     first = Bottleneck(inputs, width, stride, True)
     return nn.Sequential(
         first, *(Bottleneck(4 * width, width, 1, False) for _ in range(blocks - 1))
@@ -39,21 +39,21 @@ def stage(inputs, width, blocks, stride):
 
 
 def fold(x, stripes):
-    """Stripes along the batch; in channels_last this moves no data."""
+    """Folds stripes into the batch; in channels_last this moves no data."""
     x = x.permute(0, 2, 3, 1)
     b, h, w, c = x.shape
     return x.reshape(b * stripes, h // stripes, w, c).permute(0, 3, 1, 2)
 
 
 def unfold(x, stripes):
-    """The inverse of `fold`."""
+    """Inverts `fold`."""
     x = x.permute(0, 2, 3, 1)
     b, h, w, c = x.shape
     return x.reshape(b // stripes, h * stripes, w, c).permute(0, 3, 1, 2)
 
 
 def balanced_pool(x, stripes):
-    """Average over stripes of equal significance (Eqs. 8 to 11): [B, C, H, W] -> [B, S, C]."""
+    """Activation balanced pooling (Eqs. 8 to 11), `[B, C, H, W] -> [B, S, C]`."""
     channels, height = x.shape[1:3]
     with torch.no_grad():
         peak = x.amax(3).argmax(2)
@@ -93,7 +93,7 @@ class TorchRMGL(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.count, classes))
 
     def forward(self, images):
-        """The features and logits."""
+        """Returns features and logits."""
         x = F.relu(self.bn(self.conv(images)), inplace=True)
         x = self.res2(F.max_pool2d(x, 3, 2, 1))
         pooled = []
@@ -110,7 +110,7 @@ class TorchRMGL(nn.Module):
 
 
 def triplet_loss(features, labels, margin):
-    """Batch-hard, Eq. 3, mean over anchors."""
+    """Batch-hard triplet loss (Eq. 3), mean over anchors."""
     distance = torch.cdist(features, features)
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -120,7 +120,7 @@ def triplet_loss(features, labels, margin):
 
 
 def total_loss(features, logits, labels, granularities, margin=0.6):
-    """Eq. 4: every classifier's cross-entropy and a triplet loss a branch."""
+    """Total loss (Eq. 4): cross-entropy of every classifier and triplet loss of every branch."""
     features, logits = features.float(), logits.float()
     count = logits.shape[1]
     loss = count * F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(count))
@@ -129,7 +129,7 @@ def total_loss(features, logits, labels, granularities, margin=0.6):
 
 
 def sgd(model, config):
-    """The optimizer of `rmgl_jax.training.optimizer`, with its faster head."""
+    """Returns the optimizer of `rmgl_jax.training.optimizer`, with its rate of the heads."""
     heads = [model.reduction, model.kernel, model.bias, *model.norm.parameters()]
     known = {id(parameter) for parameter in heads}
     backbone = [parameter for parameter in model.parameters() if id(parameter) not in known]

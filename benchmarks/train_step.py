@@ -1,4 +1,4 @@
-"""Times the training step and the forward pass against the same network in plain PyTorch.
+"""Measures the training step and the forward pass against the same network in plain PyTorch.
 
     python -m benchmarks.train_step --preset full --batch 8 --rounds 5        # on the CPU
     python -m benchmarks.train_step --preset tiny --rounds 15
@@ -7,14 +7,14 @@
 `full` is RMGL (ResNet-50, 384x128, 751 identities), `tiny` the network of `presets.small`. The step
 is the loss of Eq. 4, its gradient and the update by SGD, from uint8 images without augmentation;
 the forward pass gives embeddings. PyTorch runs in channels_last, on a GPU also compiled, and with
-autocast if `--dtype` is bfloat16. Every network lives in a process of its own, so that its peak
-memory is its own, and they take turns; ratios are those of the medians. On a GPU the step by `pmap`
-takes its turn too. All devices that JAX sees are used: show it one.
+autocast if `--dtype` is bfloat16. Every network runs in its own process, so that its peak memory is
+separate, and they take turns; ratios are of medians. On a GPU the step is measured with `pmap`
+too. JAX uses all devices that it sees, so make only one visible.
 
-Operations are those of convolutions and matrix products written plainly, counted from the layers'
-shapes, and a step has three times as many as a forward pass, less the images' own gradient: what a
-program computes beside them, or saves, does not count. Bytes are XLA's count for the compiled step.
-Compiling is timed as it is: with JAX_COMPILATION_CACHE_DIR set, from the second run on from there.
+Operations are those of plain convolutions and matrix products, counted from the shapes of the
+layers. A step has three times as many as a forward pass, without the gradient by the images; other
+operations, and savings of an algorithm, do not count. Bytes are XLA's count for the compiled step.
+Compile times include the compilation cache, if JAX_COMPILATION_CACHE_DIR is set.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-IMAGES = 4  # of each person
+IMAGES = 4  # of each identity
 KINDS = ("forward", "step")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is measured, on what."""
+    """The network and the device that are measured."""
 
     preset: str
     batch: int
@@ -48,7 +48,7 @@ class Problem:
 
     @property
     def config(self):
-        """Of the experiment, without augmentation and without warm-up, which would not change."""
+        """Configuration of the experiment, without augmentation."""
         from rmgl_jax.config import AugmentConfig, RandomShiftingConfig
         from rmgl_jax.experiment.presets import paper, small
 
@@ -61,7 +61,7 @@ class Problem:
         )
 
     def data(self):
-        """Images and labels, the same for all."""
+        """Generates images and labels, the same for all methods."""
         rng = np.random.default_rng(0)
         size = (self.batch, *self.config.model.image_size, 3)
         labels = np.repeat(np.arange(self.batch // IMAGES), IMAGES).astype(np.int32)
@@ -69,9 +69,10 @@ class Problem:
 
 
 def forward_operations(model, variables, images):
-    """Floating-point operations of convolutions and matrix products, by the layers' shapes.
+    """Counts the floating-point operations of convolutions and matrix products.
 
-    The stem's convolution is given apart: the gradient by its input is never computed.
+    Returns the total, and the share of the stem's convolution, whose gradient by the input is never
+    computed.
     """
     import jax
     from flax import linen as nn
@@ -97,7 +98,7 @@ def forward_operations(model, variables, images):
 
 
 def jax_network(problem, parallel):
-    """What to run by name, and facts, of this project's network."""
+    """Sets up this project's network: functions to run by name, and facts."""
     from rmgl_jax.cpu.host_memory import keep_freed_pages
 
     keep_freed_pages()
@@ -154,7 +155,7 @@ def jax_network(problem, parallel):
 
 
 def ceilings(problem):
-    """The machine's own limits: a large matrix product, and reading and writing a long array."""
+    """Sets up the limits of the machine: a large matrix product, and copying a long array."""
     from rmgl_jax.cpu.host_memory import keep_freed_pages
 
     keep_freed_pages()
@@ -173,7 +174,7 @@ def ceilings(problem):
 
 
 def torch_network(problem, compiled):
-    """What to run by name, and facts, of the same network in PyTorch."""
+    """Sets up the same network in PyTorch: functions to run by name, and facts."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -241,20 +242,20 @@ CEILINGS = "machine"
 
 
 def process_peak():
-    """Peak of this process's memory in bytes since `forget_peak`, where Linux tells it."""
+    """Returns the peak memory of this process in bytes since `reset_peak`; Linux only."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def forget_peak():
-    """Starts the peak anew: what compiling took does not count."""
+def reset_peak():
+    """Resets the peak memory, so that compilation does not count."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def serve(connection, method, problem):
-    """A network's process: tells the facts, then times what it is asked to."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others use the GPU too
+    """Runs one method in its process: sends its facts, then the times that are requested."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others use the GPU, too
     make = ceilings if method == CEILINGS else METHODS[method]
     runs, facts, wait, peak = make(problem)
     for kind in runs:  # compiles, tunes, allocates
@@ -262,7 +263,7 @@ def serve(connection, method, problem):
         wait(runs[kind]())
         facts["compile"].setdefault(kind, time.perf_counter() - start)
         wait(runs[kind]())
-    forget_peak()
+    reset_peak()
     connection.send(facts)
     for kind, repeats in iter(connection.recv, None):
         if kind == "peak":
@@ -276,7 +277,7 @@ def serve(connection, method, problem):
 
 
 def measure(console, problem, methods, rounds, repeats):
-    """Facts, and samples in seconds by (method, kind), of all methods in turn."""
+    """Measures all methods in turn; returns facts, and seconds by (method, kind)."""
     context = multiprocessing.get_context("spawn")
     pipes, facts, samples = {}, {}, {}
     for method in (CEILINGS, *methods):
@@ -305,7 +306,7 @@ def measure(console, problem, methods, rounds, repeats):
 
 
 def report(console, problem, facts, samples, methods):
-    """Prints what was counted, the floor, and every method's figures."""
+    """Prints operations, the lower bound of the time, and the measurements of every method."""
     from rmgl_jax.training.throughput import peak_flops
 
     ours = facts["jit"]
@@ -317,12 +318,12 @@ def report(console, problem, facts, samples, methods):
     console.print(
         f"{ours['parameters']:,} parameters; operations of a forward pass {forward:,.1f} G "
         f"({forward / problem.batch:.2f} an image), of a step {step:,.1f} G "
-        f"(XLA counts {ours['xla_operations'] / 1e9:,.1f} with all else)"
+        f"({ours['xla_operations'] / 1e9:,.1f} by XLA's count of all operations)"
     )
-    floor = {kind: operations[kind] / product for kind in KINDS}
+    bound = {kind: operations[kind] / product for kind in KINDS}
     console.print(
         f"{ours['device']}: a large matrix product runs at {product / 1e9:,.0f} GFLOP/s, so the "
-        f"floor is {1e3 * floor['forward']:,.1f} and {1e3 * floor['step']:,.1f} ms"
+        f"lower bound is {1e3 * bound['forward']:,.1f} and {1e3 * bound['step']:,.1f} ms"
     )
     if moved:
         console.print(
@@ -361,7 +362,7 @@ def report(console, problem, facts, samples, methods):
 
 
 def check(facts):
-    """Stops unless all methods are the same network."""
+    """Exits unless all methods have the same number of parameters and operations."""
     ours = facts["jit"]
     for method, other in facts.items():
         if method == CEILINGS:
@@ -369,23 +370,25 @@ def check(facts):
         if other["parameters"] != ours["parameters"] or not math.isclose(
             other["operations"]["forward"], ours["operations"]["forward"], rel_tol=1e-3
         ):
-            raise SystemExit(f"{method} is another network: {other} instead of {ours}.")
+            raise SystemExit(f"{method} differs from jit: {other} instead of {ours}.")
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=("tiny", "full"), default="tiny")
-    parser.add_argument("--batch", type=int, help="images; by default 64 of tiny, 8 of full")
+    parser.add_argument("--batch", type=int, help="images; by default 64 for tiny, 8 for full")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeats", type=int, help="calls a sample; 1 on a CPU, 20 elsewhere")
+    parser.add_argument("--repeats", type=int, help="calls per sample; 1 on a CPU, 20 elsewhere")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="jit, and others")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="methods to compare with jit")
     arguments = parser.parse_args()
     batch = arguments.batch or {"tiny": 64, "full": 8}[arguments.preset]
     if batch % IMAGES:
-        parser.error(f"--batch holds {IMAGES} images of each person, got {batch}.")
+        parser.error(
+            f"--batch must be a multiple of {IMAGES} (images of an identity), got {batch}."
+        )
     accelerated = arguments.device != "cpu"
     methods = arguments.methods or (list(METHODS) if accelerated else ["jit", "torch"])
     methods = ["jit", *(method for method in methods if method != "jit")]

@@ -1,5 +1,6 @@
 """What is restored is what was saved, bit for bit, whatever happens to the files."""
 
+import re
 import shutil
 
 import jax
@@ -75,7 +76,7 @@ def arrays_of(directory, step):
     return max(files, key=lambda path: path.stat().st_size)
 
 
-def test_a_state_comes_back_bit_for_bit(two):
+def test_restore_returns_the_saved_bits(two):
     with open_checkpoints(two, keep=2) as manager:
         restored = restore(manager, make_state(0))
         assert (restored.step, restored.skipped) == (2, ())
@@ -83,7 +84,7 @@ def test_a_state_comes_back_bit_for_bit(two):
         assert bits(restore(manager, make_state(0), step=1).state) == bits(make_state(1))
 
 
-def test_it_goes_where_the_given_state_lies(two):
+def test_restore_follows_the_sharding_of_the_given_state(two):
     devices = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
     with open_checkpoints(two, keep=2) as manager:
         state = restore(manager, jax.device_put(make_state(0), devices)).state
@@ -91,7 +92,7 @@ def test_it_goes_where_the_given_state_lies(two):
     assert bits(state) == bits(make_state(2))
 
 
-def test_nothing_there_is_none(tmp_path):
+def test_restore_without_checkpoints_is_none(tmp_path):
     with open_checkpoints(tmp_path / "new", keep=2) as manager:
         assert restore(manager, make_state(0)) is None
 
@@ -145,7 +146,7 @@ def test_no_damage_to_any_file_gives_another_state(kind, two, tmp_path):
     assert arrays_of(two, 2) in fell_back
 
 
-def test_a_changed_value_is_noticed_although_the_files_are_whole(directory, caplog):
+def test_restore_checks_the_digest_of_whole_files(directory, caplog):
     """As a bit that flips before Orbax computes its own checksums, or where it has none."""
     with open_checkpoints(directory / "other", keep=1) as manager:
         flipped = make_state(2)
@@ -157,10 +158,10 @@ def test_a_changed_value_is_noticed_although_the_files_are_whole(directory, capl
     with open_checkpoints(directory, keep=2) as manager:
         restored = restore(manager, make_state(0))
     assert (restored.step, restored.skipped) == (1, (2,))
-    assert "checkpoint of step 2 can't be used: its digest is" in caplog.text
+    assert re.search(r"checkpoint of step 2 .* digest is \d+, not the \d+", caplog.text)
 
 
-def test_all_damaged_is_an_error(directory):
+def test_restore_of_damaged_checkpoints_only_is_an_error(directory):
     for step in (1, 2):
         damage(arrays_of(directory, step), "truncated")
     with (
@@ -170,7 +171,7 @@ def test_all_damaged_is_an_error(directory):
         restore(manager, make_state(0))
 
 
-def test_a_named_step_has_no_substitute(directory):
+def test_restore_of_a_step_has_no_fallback(directory):
     damage(arrays_of(directory, 2), "flipped bit")
     with open_checkpoints(directory, keep=2) as manager:
         with pytest.raises(CheckpointError, match=r"those of steps \[2\] are damaged"):
@@ -179,7 +180,7 @@ def test_a_named_step_has_no_substitute(directory):
             restore(manager, make_state(0), step=7)
 
 
-def test_another_model_is_an_error(directory):
+def test_restore_of_another_model_is_an_error(directory):
     with (
         open_checkpoints(directory, keep=2) as manager,
         pytest.raises(CheckpointError, match="of another model"),
@@ -199,14 +200,14 @@ def test_latest_and_best_are_kept(tmp_path):
         assert restore(manager, make_state(0, 10)).step == 6
 
 
-def test_an_earlier_step_is_not_passed_over_silently(directory):
+def test_save_of_an_earlier_step_is_an_error(directory):
     with open_checkpoints(directory, keep=2) as manager:
         for step in (1, 2):
             with pytest.raises(CheckpointError, match=f"a checkpoint of step {step} or later"):
                 save(manager, make_state(step))
 
 
-def test_a_damaged_score_costs_the_score_alone(directory, caplog):
+def test_damaged_score_loses_the_score_only(directory, caplog):
     for name, content in (("1", '{"mean_aq": 0.25}'), ("2", '{"mean_ap": 0.')):
         (directory / name / "metrics" / "metrics").write_text(content)
     with open_checkpoints(directory, keep=1) as manager:
@@ -216,7 +217,7 @@ def test_a_damaged_score_costs_the_score_alone(directory, caplog):
     assert sorted(path.name for path in directory.iterdir()) == ["3"]
 
 
-def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
+def test_save_copies_the_state_before_returning(tmp_path):
     """The next steps overwrite the arrays on the device while they are being written."""
     advance = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
     state = advance(make_state(4, size=1_000_000))
@@ -231,7 +232,7 @@ def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
     assert bits(restored.state) == expected
 
 
-def test_a_full_disk_keeps_the_last_good_one(tmp_path):
+def test_full_disk_keeps_the_last_checkpoint(tmp_path):
     with open_checkpoints(tmp_path, keep=1) as manager:
         save(manager, make_state(1))
         finish(manager)
@@ -247,7 +248,7 @@ def test_a_full_disk_keeps_the_last_good_one(tmp_path):
         assert list(manager.all_steps()) == [3]
 
 
-def test_a_failed_write_is_told_at_the_end_at_the_latest(tmp_path):
+def test_failed_write_is_raised_on_leaving(tmp_path):
     with (
         full_disk(),
         pytest.raises(CheckpointError, match="There is no earlier one"),
@@ -256,7 +257,7 @@ def test_a_failed_write_is_told_at_the_end_at_the_latest(tmp_path):
         save(manager, make_state(1))
 
 
-def test_but_not_instead_of_the_error_that_ends_the_run(tmp_path):
+def test_failed_write_does_not_hide_the_error_of_the_run(tmp_path):
     def run():
         with open_checkpoints(tmp_path, keep=1) as manager:
             save(manager, make_state(1))

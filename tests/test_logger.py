@@ -16,7 +16,7 @@ from tests.full_disk import full_disk
 def write(workdir, steps, resumed_at=0, **changes):
     with MetricLogger(workdir, 10, resumed_at) as logger:
         for step in steps:
-            logger.record(step, {"loss": 1 / step} | changes, "train")
+            logger.write(step, {"loss": 1 / step} | changes, "train")
 
 
 def steps_in(workdir):
@@ -38,8 +38,8 @@ def events(workdir):
 
 def test_records_come_back(tmp_path):
     with MetricLogger(tmp_path, 10) as logger:
-        logger.record(1, {"loss": 0.5, "learning_rate": 1e-5}, "train")
-        logger.record(1, {"mean_ap": 0.25}, "eval")
+        logger.write(1, {"loss": 0.5, "learning_rate": 1e-5}, "train")
+        logger.write(1, {"mean_ap": 0.25}, "eval")
     assert read_metrics(tmp_path) == [
         {"kind": "train", "step": 1, "loss": 0.5, "learning_rate": 1e-5},
         {"kind": "eval", "step": 1, "mean_ap": 0.25},
@@ -60,7 +60,7 @@ def test_nothing_written_is_nothing_read(tmp_path):
 def test_a_record_is_in_the_file_at_once(tmp_path):
     """A run that is killed loses none."""
     with MetricLogger(tmp_path, 10) as logger:
-        logger.record(1, {"loss": 0.5}, "train")
+        logger.write(1, {"loss": 0.5}, "train")
         assert steps_in(tmp_path) == [1]
 
 
@@ -111,9 +111,9 @@ def test_a_full_disk_ends_it_and_is_told(first, tmp_path):
     def run():
         with logger:
             for step in range(1, 1000):
-                logger.record(step, {f"{name}{number}": 0.5 for number in range(20)}, "train")
+                logger.write(step, {f"{name}{number}": 0.5 for number in range(20)}, "train")
 
-    message = r"The record of step \d+ can't be written to .*: File too large\."
+    message = r"The record of step \d+ cannot be written to .*: File too large\."
     with full_disk(), pytest.raises(OSError, match=message):
         run()
     if first == "metrics.jsonl":
@@ -127,8 +127,8 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path):
     out = io.StringIO()
     with MetricLogger(tmp_path, 10, console=Console(file=out, width=80)) as logger:
         for step in range(1, 6):
-            logger.show(step, "1/2", f"step {step}/10")
-        logger.say("Evaluated.")
+            logger.update_progress(step, "1/2", f"step {step}/10")
+        logger.log("Evaluated.")
     assert out.getvalue().splitlines() == ["epoch 1/2 · step 1/10", "Evaluated."]
 
 
@@ -136,8 +136,8 @@ def test_on_a_terminal_there_is_a_bar(tmp_path):
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True)
     with MetricLogger(tmp_path, 10, resumed_at=4, console=console) as logger:
-        logger.show(5, "1/2", "step 5/10")
-        logger.say("Evaluated.")
+        logger.update_progress(5, "1/2", "step 5/10")
+        logger.log("Evaluated.")
     assert "50%" in out.getvalue()
     assert "step 5/10" in out.getvalue()
     assert "Evaluated." in out.getvalue()
@@ -145,6 +145,6 @@ def test_on_a_terminal_there_is_a_bar(tmp_path):
 
 def test_silent_without_a_console(tmp_path, capsys):
     with MetricLogger(tmp_path, 10) as logger:
-        logger.show(1, "1/2", "step 1/10")
-        logger.say("Evaluated.")
+        logger.update_progress(1, "1/2", "step 1/10")
+        logger.log("Evaluated.")
     assert capsys.readouterr() == ("", "")

@@ -140,7 +140,7 @@ def test_only_process_0_writes_and_prints(directory, finished):
     last = max(int(path.name) for path in (work / "checkpoints").iterdir())
     assert json.loads((work / "result.json").read_text())["step"] == str(last)
     chief, other = (text for _, text in finished)
-    assert "Going on from step" in chief
+    assert "Resuming from step" in chief
     assert "rank-1" in chief
     # JAX's own notes of connections are all that the other prints.
     assert [line for line in other.splitlines() if "Gloo" not in line] == []
@@ -153,7 +153,7 @@ def test_only_process_0_writes_and_prints(directory, finished):
         (("seeds", "seeds"), ("", " --train.seed 1"), "train.seed was 0, is now 1"),
     ],
 )
-def test_processes_that_do_not_fit_together_end(directory, finished, works, options, said):
+def test_processes_with_different_options_end(directory, finished, works, options, said):
     """With a sentence, instead of waiting for each other for ever."""
     programs = [[*PLAIN, *shlex.split(extra)] for extra in options]
     ended = launch(directory, programs, devices=1, works=works)
@@ -163,7 +163,7 @@ def test_processes_that_do_not_fit_together_end(directory, finished, works, opti
     assert said in other
 
 
-def test_the_page_shows_the_line_that_runs_here():
+def test_pods_page_shows_the_tested_command():
     text = (ROOT / "docs" / "pods.md").read_text().replace("\\\n", " ")
     plain = re.search(r"python -m experiments\.market_rmgl .*--distributed\.coordinator.*", text)
     options = parse_run(market_rmgl.PRESETS, "", shlex.split(plain.group())[3:])

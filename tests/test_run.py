@@ -214,7 +214,7 @@ def test_half_a_test_set_is_rejected(own, tmp_path, split):
         train(own_config(split), tmp_path / "run", source=own / split, data_dir=own / "data")
     # A dataset that was prepared in another way.
     builder = SimpleNamespace(info=SimpleNamespace(splits=["train", split]), data_path="here")
-    with pytest.raises(InputError, match="here has no images of (query|gallery):") as caught:
+    with pytest.raises(InputError, match=r"here has no images of (query|gallery):") as caught:
         load_query_and_gallery(builder, (32, 16))
     assert f"no images of {split}" not in str(caught.value)
 

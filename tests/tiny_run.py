@@ -1,4 +1,4 @@
-"""A tiny run in a process of its own, which something befalls: `WORKDIR EVENT STEP`.
+"""A tiny run in a process of its own, with an event: `WORKDIR EVENT STEP`.
 
 Events
   none         the run goes on to its end
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from rmgl_jax.data.store import Split
 from rmgl_jax.runtime import report_errors, silence_loggers
-from rmgl_jax.training.loop import train
+from rmgl_jax.training.loop import train_loop
 from tests.tiny import tiny_config, tiny_images
 
 _TINY = tiny_config(epochs=4)
@@ -79,7 +79,7 @@ def main(workdir: Path, event: str, at: int) -> None:
 
     silence_loggers()
     with report_errors(Console(width=500)):
-        state = train(CONFIG, tiny_split(), workdir, on_step=on_step)
+        state = train_loop(CONFIG, tiny_split(), workdir, on_step=on_step)
     np.savez(workdir / "state.npz", **named_leaves(state))
 
 

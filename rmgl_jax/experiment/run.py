@@ -124,7 +124,7 @@ def train(
         if on_step is not None:
             on_step(done)
 
-    state = loop.train(
+    state = loop.train_loop(
         config,
         train_split,
         directory,

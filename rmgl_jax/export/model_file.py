@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from rmgl_jax.export.weights import (
     to_arrays,
     weights_digest,
 )
-from rmgl_jax.training.run_directory import config_from_json
+from rmgl_jax.training.run_directory import config_from_json, config_to_json
 
 FORMAT_VERSION = "1"
 """Version of the layout that is written, and the only one that is read."""
@@ -121,7 +121,7 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
     metadata = {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
-        "config": json.dumps(asdict(model.config)),
+        "config": json.dumps(config_to_json(model.config)),
         "preprocessing": _preprocessing(model.config.model),
         "trained_on": model.trained_on,
         "step": str(model.step),

@@ -18,8 +18,8 @@ class ReportOptions:
     people are included with --figures only; rendered datasets are always shown.
     """
 
-    workdir: Path
-    """Run directory; the run may still be training."""
+    workdir: tyro.conf.Positional[Path]
+    """Run directory, also as --workdir PATH; the run may still be training."""
     data_dir: Path | None = None
     """Directory of the prepared datasets; TFDS's own by default."""
     output: Path | None = None
@@ -32,12 +32,19 @@ class ReportOptions:
 
 def main(arguments: Sequence[str], prog: str = "rmgl report") -> None:
     """Runs the command line of `rmgl report`."""
-    options = tyro.cli(ReportOptions, prog=prog, args=arguments)
+    options = parse(arguments, prog)
     console = Console()
     silence_loggers()
     with report_errors(console, options.debug):
         start_jax(DistributedOptions())
         report(options, console)
+
+
+def parse(arguments: Sequence[str], prog: str = "rmgl report") -> ReportOptions:
+    """Parses the command line; exits with status 2 if it is wrong."""
+    # Positional since `rmgl report` exists; the flag is that of `python -m rmgl_jax.report`.
+    positional = [word.removeprefix("--workdir=") for word in arguments if word != "--workdir"]
+    return tyro.cli(ReportOptions, prog=prog, args=positional)
 
 
 def report(options: ReportOptions, console: Console) -> Path:

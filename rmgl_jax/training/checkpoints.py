@@ -14,17 +14,18 @@ import orbax.checkpoint as ocp
 from jax import lax
 from orbax.checkpoint import checkpoint_managers
 
+from data_prep.errors import ExpectedError
 from rmgl_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, or none of those there could be read."""
+class CheckpointError(ExpectedError, RuntimeError):
+    """A checkpoint could not be written, or none could be read."""
 
 
 class Restored(NamedTuple):
-    """What `restore` found."""
+    """A restored checkpoint."""
 
     state: TrainState
     step: int
@@ -34,11 +35,11 @@ class Restored(NamedTuple):
 
 @jax.jit
 def digest(state: TrainState) -> jax.Array:
-    """A 32-bit fingerprint of every bit of a state, computed where the state lies.
+    """Computes a 32-bit digest of every bit of a state, on its devices.
 
     Each 32-bit word counts with an odd weight, modulo 2^32, so that any one changed word changes
     the sum; the weights differ, so that exchanged words and arrays do too. Orbax alone restores a
-    flipped bit without complaint.
+    flipped bit without an error.
     """
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(state)):
@@ -55,13 +56,13 @@ def _score(metrics: dict[str, float]) -> float:
 
 @contextmanager
 def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """A directory of checkpoints (made if absent) that keeps the `keep` latest and the best one.
+    """Opens a directory of checkpoints (made if absent) that keeps the `keep` latest and the best.
 
-    What a killed run was writing is removed. "Best" is the greatest `mean_ap` among those saved
-    with one. Leaving the context waits until everything is written.
+    Unfinished files of a killed run are removed. The best checkpoint is the one with the greatest
+    `mean_ap` among those saved with one. Leaving the context waits until everything is written.
 
     Raises:
-        CheckpointError: on leaving, if something could not be written.
+        CheckpointError: on leaving, if a checkpoint could not be written.
     """
     policies = checkpoint_managers
     options = ocp.CheckpointManagerOptions(
@@ -80,7 +81,7 @@ def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManag
         yield manager
         finish(manager)
     except BaseException:
-        # The error on its way matters more than what closing meets, often the same one again.
+        # Closing often meets the same error again; the first one matters.
         with suppress(Exception):
             manager.close()
         raise
@@ -88,19 +89,19 @@ def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManag
 
 
 def _drop_damaged_scores(directory: Path) -> None:
-    """Removes scores that can't be read: Orbax reads all when it opens the directory."""
+    """Removes unreadable scores, because Orbax reads all of them when it opens the directory."""
     for path in directory.glob("*/metrics/metrics"):
         try:
             _score(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError):
             logger.warning("The score of the checkpoint %s is damaged.", path.parents[1])
-            shutil.rmtree(path.parent, ignore_errors=True)  # Other processes may be at it too.
+            shutil.rmtree(path.parent, ignore_errors=True)  # Other processes may remove it too.
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, mean_ap: float | None = None) -> None:
-    """Starts to save a state; returns once it is copied off the device.
+    """Starts to save a state and returns once it is copied off the device.
 
-    An error of the save before (a full disk, say) is raised here, or by `finish`.
+    Errors of the previous save (a full disk, for example) are raised here or by `finish`.
 
     Raises:
         CheckpointError: with the step and the cause.
@@ -113,9 +114,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState, mean_ap: float | Non
             metrics=None if mean_ap is None else {"mean_ap": mean_ap},
             custom_metadata={"digest": int(digest(state))},
         )
-    except Exception as error:  # Orbax hands on whatever its writer threads met.
+    except Exception as error:  # Orbax raises whatever its writer threads met.
         raise _failed(manager, error) from error
-    if not saved:  # Orbax passes over a step that is not later than all others.
+    if not saved:  # Orbax skips a step that is not later than all others.
         raise CheckpointError(f"{manager.directory} has a checkpoint of step {step} or later.")
 
 
@@ -123,7 +124,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
     """Waits until everything is written.
 
     Raises:
-        CheckpointError: if something could not be.
+        CheckpointError: a checkpoint could not be written.
     """
     try:
         manager.wait_until_finished()
@@ -132,7 +133,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> CheckpointError:
-    manager.reload()  # It had struck off those that the failed one was to replace.
+    manager.reload()  # It no longer lists those that the failed one was to replace.
     kept = manager.all_steps()
     last = f"The last good one is of step {max(kept)}." if kept else "There is no earlier one."
     free = shutil.disk_usage(manager.directory).free
@@ -143,7 +144,7 @@ def _failed(manager: ocp.CheckpointManager, error: Exception) -> CheckpointError
 
 
 def _first_line(error: Exception) -> str:
-    """The error without what TensorStore appends: its whole specification."""
+    """Returns the error without the specification that TensorStore appends."""
     line = next(iter(str(error).strip().splitlines()), "") or repr(error)
     return line.partition(" [tensorstore_spec")[0]
 
@@ -151,15 +152,15 @@ def _first_line(error: Exception) -> str:
 def restore(
     manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
 ) -> Restored | None:
-    """The latest undamaged checkpoint, or that of `step`; None if there is none at all.
+    """Restores the latest undamaged checkpoint, or that of `step`; None if there is none at all.
 
     Args:
         manager: see `open_checkpoints`.
-        like: a state of the same shapes; its arrays say where the restored ones go.
-        step: the one to read, without falling back to another.
+        like: a state of the same shapes, whose arrays give the sharding of the restored ones.
+        step: the checkpoint to read, without falling back to another.
 
     Raises:
-        CheckpointError: if `step` is not there, or if every checkpoint is damaged.
+        CheckpointError: `step` is not there, or every checkpoint is damaged.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     if step is not None and step not in steps:
@@ -173,15 +174,16 @@ def restore(
         try:
             state = _read(manager, candidate, abstract)
             return Restored(state, candidate, tuple(skipped))
-        except Exception as error:  # Whatever Orbax or TensorStore make of damaged files.
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
             logger.warning(
-                "The checkpoint of step %d can't be used: %s", candidate, _first_line(error)
+                "The checkpoint of step %d cannot be used: %s", candidate, _first_line(error)
             )
             skipped.append(candidate)
     if skipped:
         raise CheckpointError(
             f"No checkpoint in {manager.directory} can be used; those of steps "
-            f"{sorted(skipped)} are damaged or of another model. Move them away to start anew."
+            f"{sorted(skipped)} are damaged or of another model. Use another run "
+            "directory to start from the beginning."
         )
     return None
 

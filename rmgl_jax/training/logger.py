@@ -1,9 +1,8 @@
-"""What a run leaves for people: `metrics.jsonl`, TensorBoard events and a progress bar."""
+"""Logs metrics to JSON lines, TensorBoard and the console."""
 
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from data_prep.errors import InputError, WriteError
+from data_prep.files import write_text
+
 LOG_NAME = "metrics.jsonl"
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_FLUSHES = 30.0
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
-    """All records of a run, oldest first. A line that a killed run left unfinished is not one.
+    """Reads all records of a run, oldest first, without a last line that a killed run left torn.
 
     Raises:
-        ValueError: if another line is damaged.
+        InputError: another line is damaged.
     """
     path = workdir / LOG_NAME
     if not path.exists():
@@ -34,19 +36,19 @@ def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number < len(lines):
-                raise ValueError(f"{path} is damaged in line {number}: {error}.") from error
+                raise InputError(f"{path} is damaged in line {number}: {error}.") from error
     return records
 
 
 class MetricLogger:
-    """Writes a run's records. A context manager; only process 0 of a pod should have one.
+    """Writes the records of a run. A context manager, for process 0 only.
 
     Args:
-        workdir: where `metrics.jsonl` and `tensorboard/` go.
-        steps: of the whole run.
-        resumed_at: the step the run goes on from. Records of later steps, written by a run that
-            was killed before its next checkpoint, are dropped, so that no step stands there twice.
-        console: for the bar; None shows nothing.
+        workdir: run directory; gets `metrics.jsonl` and `tensorboard/`.
+        steps: number of steps of the whole run.
+        resumed_at: step that the run resumes from. Records of later steps, written by a run that
+            was killed before its next checkpoint, are dropped, so that no step is there twice.
+        console: shows a progress bar; None shows nothing.
     """
 
     def __init__(
@@ -54,11 +56,9 @@ class MetricLogger:
     ) -> None:
         kept = [record for record in read_metrics(workdir) if int(record["step"]) <= resumed_at]
         path = workdir / LOG_NAME
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, path)
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", buffering=1)
-        # Imported here because it imports PyTorch where that is installed.
+        # Imported late, because it imports PyTorch where that is installed.
         from tensorboardX.record_writer import RecordWriter
 
         # Written directly: tensorboardX's own thread dies on a full disk, and its queue then blocks
@@ -79,7 +79,7 @@ class MetricLogger:
             disable=console is None or not console.is_terminal,
             speed_estimate_period=120,
         )
-        # Where there is no terminal to draw a bar on, a line now and then goes to the log.
+        # Without a terminal for the bar, a line is printed once a minute.
         self._lines = console is not None and not console.is_terminal
         self._next_line = 0.0
         self._task = self._progress.add_task(
@@ -99,16 +99,16 @@ class MetricLogger:
         self._progress.stop()
         with contextlib.ExitStack() as stack:
             if error is not None:
-                # What could not be written before can't be now, which is on its way already.
+                # Closing meets the same error again, which is already propagating.
                 stack.enter_context(contextlib.suppress(OSError))
             stack.callback(self._file.close)
             stack.callback(self._events.close)
 
-    def record(self, step: int, values: Mapping[str, float], kind: str) -> None:
+    def write(self, step: int, values: Mapping[str, float], kind: str) -> None:
         """Writes one record of `kind` ("train" or "eval") to both logs.
 
         Raises:
-            OSError: if it can't be written; the disk is full, say.
+            WriteError: it cannot be written, because the disk is full for example.
         """
         clean = {
             name: value if math.isfinite(value) else str(value) for name, value in values.items()
@@ -123,8 +123,8 @@ class MetricLogger:
                 self._events.flush()
                 self._next_flush = time.monotonic() + _SECONDS_BETWEEN_FLUSHES
         except OSError as error:
-            raise OSError(
-                f"The record of step {step} can't be written to {self._file.name}: "
+            raise WriteError(
+                f"The record of step {step} cannot be written to {self._file.name}: "
                 f"{error.strerror}."
             ) from error
 
@@ -134,13 +134,13 @@ class MetricLogger:
         event = Event(wall_time=time.time(), step=step, **content)
         self._events.write(event.SerializeToString())
 
-    def show(self, step: int, epoch: str, text: str) -> None:
-        """Moves the bar."""
+    def update_progress(self, step: int, epoch: str, text: str) -> None:
+        """Moves the progress bar to a step."""
         self._progress.update(self._task, completed=step, epoch=epoch, text=text)
         if self._lines and time.monotonic() >= self._next_line:
-            self.say(f"epoch {epoch} · {text}")
+            self.log(f"epoch {epoch} · {text}")
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
 
-    def say(self, message: str) -> None:
-        """Prints a line above the bar."""
+    def log(self, message: str) -> None:
+        """Prints a line above the progress bar."""
         self._progress.console.print(message, highlight=False)

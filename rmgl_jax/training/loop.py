@@ -1,4 +1,4 @@
-"""The loop around the step: batches in, metrics, evaluations and checkpoints out."""
+"""The training loop: batches in, metrics, evaluations and checkpoints out."""
 
 import contextlib
 import math
@@ -16,31 +16,32 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import CheckpointManager
 from rich.console import Console
 
+from data_prep.errors import ExpectedError, InputError
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
 from rmgl_jax.data.store import Split
 from rmgl_jax.training import checkpoints
 from rmgl_jax.training.logger import MetricLogger
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.processes import init_run_directory_together
+from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.step import ParallelStep, TrainState, create_state, make_train_step
 from rmgl_jax.training.throughput import peak_flops, step_flops
 
 Initialize = Callable[[dict[str, Any]], dict[str, Any]]
-"""From fresh variables (`params`, `batch_stats`) to those that training starts from."""
+"""Maps fresh variables (`params`, `batch_stats`) to those that training starts from."""
 Evaluate = Callable[[dict[str, Any]], dict[str, float]]
-"""From variables to metrics by name; `mean_ap` among them decides which checkpoint is the best."""
+"""Maps variables to metrics by name. `mean_ap` decides which checkpoint is the best."""
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(ExpectedError, RuntimeError):
     """The loss became NaN or infinite."""
 
 
 class Interrupted(SystemExit):
-    """SIGTERM came; the state is saved. The exit status is 143, as a shell reports it."""
+    """Stopped by SIGTERM after saving the state. The exit status is 143, as shells report it."""
 
 
-def train(
+def train_loop(
     config: ExperimentConfig,
     split: Split,
     workdir: Path,
@@ -50,34 +51,38 @@ def train(
     console: Console | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> TrainState:
-    """Trains to the end of `config.train.epochs`, going on from the work directory's checkpoints.
+    """Trains to the end of `config.train.epochs`, resuming from the last checkpoint.
 
-    The run is a pure function of `config`, `split` and what `initialize` loads: interrupted and
-    resumed at any step it ends with the same bits. On several processes every one calls this with
+    The run is a pure function of `config`, `split` and what `initialize` loads: a run that was
+    interrupted at any step and resumed ends with the same bits. All processes call this with
     the same arguments; process 0 writes the logs.
 
     Args:
         config: the experiment.
         split: training images.
-        workdir: for `config.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
-        initialize: e.g. loads a pretrained backbone. Not called when a checkpoint is there.
-        evaluate: called every `config.train.evaluate_every` epochs and at the end.
-        console: for the progress bar and messages; None is silent.
-        on_step: called with the number of steps done after each, for tests.
+        workdir: run directory; gets `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`.
+        initialize: loads a pretrained backbone, for example. Not called if there is a checkpoint.
+        evaluate: called every `config.train.evaluate_every` epochs and at the end; None evaluates
+            nothing.
+        console: shows the progress bar and messages; None is silent.
+        on_step: called after each step with the number of steps done, for tests.
+
+    Returns:
+        The state after the last step.
 
     Raises:
-        ValueError: if the split does not fit the model (labels, image size) or the batch.
-        workdir.ConfigChangedError: if `workdir` holds a run of another configuration.
+        InputError: the split does not fit the model (labels, image size) or the batch.
+        ConfigChangedError: `workdir` holds a run of another configuration.
         NonFiniteLossError: with step, terms and the last good checkpoint.
-        checkpoints.CheckpointError: if one can't be written, or none can be read.
+        CheckpointError: a checkpoint cannot be written, or none can be read.
         Interrupted: on SIGTERM, after saving.
     """
     _check_split(config, split)
-    chief = jax.process_index() == 0
+    is_main_process = jax.process_index() == 0
     settings = config.train
     per_epoch = steps_per_epoch(split.labels, settings.num_ids, settings.num_instances)
     total = settings.epochs * per_epoch
-    init_run_directory_together(config, workdir)
+    init_run_directory(config, workdir)
 
     step = make_train_step(config, per_epoch)
     key = jax.random.key(settings.seed)
@@ -91,15 +96,15 @@ def train(
         batches = _batches(config, split, start, total, per_epoch)
         batch = step.put(next(batches))
         lowered = step.run.lower(state, batch, key)
-        # Compiled once, ahead of time: another shape later would be an error, not a second program.
+        # Compiled once, ahead of time: another shape is an error instead of a second program.
         run = lowered.compile()
         terminated = stack.enter_context(_sigterm())
-        logger = (
-            stack.enter_context(MetricLogger(workdir, total, start, console)) if chief else None
-        )
+        logger: MetricLogger | None = None
+        if is_main_process:
+            logger = stack.enter_context(MetricLogger(workdir, total, start, console))
         if logger is not None:
             for message in messages:
-                logger.say(message)
+                logger.log(message)
         clock = _Clock(
             settings.num_ids * settings.num_instances,
             step_flops(lowered, step.flops_shards),
@@ -109,9 +114,9 @@ def train(
         def report(done: int, metrics: dict[str, jax.Array]) -> None:
             values = _checked(done, metrics, manager.latest_step()) | clock.tick()
             if logger is not None:
-                logger.record(done, values, "train")
+                logger.write(done, values, "train")
                 epoch = f"{(done - 1) // per_epoch + 1}/{settings.epochs}"
-                logger.show(done, epoch, _describe(done, total, values))
+                logger.update_progress(done, epoch, _describe(done, total, values))
 
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, total + 1):
@@ -129,28 +134,27 @@ def train(
             at_end, epoch_ends = done == total, rest == 0
             stopping = _stop_now(terminated, done) and not at_end
             every = settings.evaluate_every
-            evaluating = evaluate is not None and (
-                at_end or (epoch_ends and every > 0 and epoch % every == 0)
-            )
+            due = at_end or (epoch_ends and every > 0 and epoch % every == 0)
+            evaluating = due and evaluate is not None
             saving = at_end or stopping or (epoch_ends and epoch % settings.checkpoint_every == 0)
             if not (saving or evaluating):
                 continue
             # Nothing is evaluated or saved before its own loss is known to be finite.
             report(*pending)
             pending, mean_ap = None, None
-            if evaluating:
+            if due and evaluate is not None:
                 values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
                 mean_ap = values.get("mean_ap")
                 if logger is not None:
-                    logger.record(done, values, "eval")
+                    logger.write(done, values, "eval")
                     shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
-                    logger.say(f"epoch {epoch}: {shown}")
+                    logger.log(f"epoch {epoch}: {shown}")
             checkpoints.save(manager, state, mean_ap)
             clock.restart()
             if stopping:
                 checkpoints.finish(manager)
                 if logger is not None:
-                    logger.say(f"Stopped by SIGTERM; the state of step {done} is saved.")
+                    logger.log(f"Stopped by SIGTERM; the state of step {done} is saved.")
                 raise Interrupted(143)
     return state
 
@@ -162,7 +166,7 @@ def _start(
     manager: CheckpointManager,
     initialize: Initialize | None,
 ) -> tuple[TrainState, int, list[str]]:
-    """The state to go on from, its step, and what to tell about it."""
+    """Returns the state to start from, its step, and messages about it."""
     fresh = create_state(
         config.model, make_optimizer(config.optimizer, per_epoch), config.train.seed
     )
@@ -172,16 +176,16 @@ def _start(
             variables = initialize({"params": fresh.params, "batch_stats": fresh.batch_stats})
             fresh = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
         return step.replicate(fresh), 0, []
-    messages = [f"Going on from step {restored.step} of {config.train.epochs * per_epoch}."]
+    messages = [f"Resuming from step {restored.step} of {config.train.epochs * per_epoch}."]
     for damaged in restored.skipped:
-        # Its step will be saved anew.
+        # This step will be saved again.
         manager.delete(damaged)
         messages.insert(0, f"The checkpoint of step {damaged} was damaged and is removed.")
     return step.replicate(restored.state), restored.step, messages
 
 
 def _checked(done: int, metrics: dict[str, jax.Array], last_good: int | None) -> dict[str, float]:
-    """Reads a step's metrics, waiting for it."""
+    """Waits for a step and returns its metrics, after checking that the loss is finite."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if not math.isfinite(values["loss"]):
         terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -208,23 +212,23 @@ def _describe(done: int, total: int, values: dict[str, float]) -> str:
 
 def _check_split(config: ExperimentConfig, split: Split) -> None:
     if split.num_classes != config.model.num_classes:
-        raise ValueError(
+        raise InputError(
             f"The classifier has num_classes={config.model.num_classes}, but "
             f"{split.dataset} {split.split} has {split.num_classes} identities."
         )
     if tuple(split.images.shape[1:3]) != config.model.image_size:
-        raise ValueError(
-            f"The images are {tuple(split.images.shape[1:3])}, but the model wants image_size="
-            f"{config.model.image_size}."
+        raise InputError(
+            f"The images are {tuple(split.images.shape[1:3])}, but the model requires "
+            f"image_size={config.model.image_size}."
         )
 
 
 def _batches(
     config: ExperimentConfig, split: Split, start: int, total: int, per_epoch: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's rows of every batch from step `start` on; a function of (seed, step)."""
+    """Yields this process's rows of every batch from step `start` on, by (seed, step) alone."""
     settings = config.train
-    order, epoch_of_order = None, -1
+    order, epoch_of_order = np.empty((0, 0), np.int64), -1
     for step in range(start, total):
         epoch, place = divmod(step, per_epoch)
         if epoch != epoch_of_order:
@@ -243,7 +247,7 @@ def _batches(
 
 
 class _Clock:
-    """Images a second and utilization, over the time between reported steps."""
+    """Measures images a second and model FLOPs utilization between reported steps."""
 
     def __init__(self, images: int, flops: float | None, peak: float | None) -> None:
         self._images, self._flops = images, flops
@@ -251,11 +255,11 @@ class _Clock:
         self._last: float | None = None
 
     def restart(self) -> None:
-        """Forgets the last step's end, because something else took time since."""
+        """Starts over, after something other than a step took time."""
         self._last = None
 
     def tick(self) -> dict[str, float]:
-        """Speed since the step reported before; nothing for the first."""
+        """Returns the speed since the previous call; nothing at the first."""
         now, last = time.perf_counter(), self._last
         self._last = now
         if last is None:
@@ -269,11 +273,11 @@ class _Clock:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[threading.Event]:
-    """Turns SIGTERM into a flag while the loop runs (signals reach the main thread only)."""
+    """Turns SIGTERM into a flag while the loop runs; signals reach the main thread only."""
     flag = threading.Event()
-    # jax.distributed has its own handler, which tells all processes: see `_stop_now`.
-    mine = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
-    if not mine:
+    # jax.distributed has a handler of its own, which reaches all processes: see `_stop_now`.
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or jax.process_count() > 1:
         yield flag
         return
 
@@ -289,6 +293,6 @@ def _sigterm() -> Iterator[threading.Event]:
 
 def _stop_now(terminated: threading.Event, step: int) -> bool:
     if jax.process_count() > 1:
-        # All processes agree on one step, or the others would wait for this one for ever.
+        # All processes must stop at the same step, or the others would wait for this one for ever.
         return multihost_utils.reached_preemption_sync_point(step)
     return terminated.is_set()

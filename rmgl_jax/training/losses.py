@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from data_prep.errors import InputError
 from rmgl_jax.config import LossConfig
 from rmgl_jax.models.rmgl import FeatureSpec
 
@@ -13,7 +14,7 @@ _PRECISE = lax.Precision.HIGHEST
 
 
 class TripletStats(NamedTuple):
-    """What a triplet loss saw; every field is a scalar."""
+    """Statistics of a triplet loss; every field is a scalar."""
 
     skipped: jax.Array
     """Anchors without a positive or without a negative among the candidates."""
@@ -50,12 +51,12 @@ def batch_hard_triplet_loss(
 
     Args:
         features: `[B, F]`, float.
-        pids: `[B]`, integer: which rows are the same person.
+        pids: identity of each row, integer `[B]`.
         margin: alpha of Eq. 3; None is the soft margin `log(1 + exp(positive - negative))`.
         reduction: "mean" or "sum" over the B anchors. An anchor without a positive or without a
             negative contributes zero to either.
-        axis_name: if given, positives and negatives are looked for among the rows of all devices
-            on this mapped axis; the anchors stay this device's.
+        axis_name: mapped axis; if given, positives and negatives are searched among the rows of
+            all its devices, for the anchors of this device.
 
     Returns:
         The loss (scalar) and what was seen.
@@ -113,8 +114,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
     Args:
         logits: `[B, N, classes]`.
-        labels: `[B]`, integers in `0..classes-1`. Out of range is the caller's error; the
-            training loop checks it once, for all images.
+        labels: `[B]`, integers in `0..classes-1`; not checked here. The training loop checks the
+            number of identities.
         smoothing: share of the target spread evenly over all classes.
 
     Returns:
@@ -131,9 +132,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 def triplet_groups(
     layout: tuple[FeatureSpec, ...], config: LossConfig
 ) -> dict[str, tuple[int, ...]]:
-    """Which of the N features each triplet loss concatenates, by the loss's name.
+    """Returns the indices of the features that each triplet loss concatenates, by its name.
 
-    One loss a branch (Eq. 3's f^(b)); with `triplet_features="global"` one a global feature.
+    One loss for each branch (f^(b) of Eq. 3); with `triplet_features="global"` one for each global
+    feature.
+
+    Raises:
+        InputError: global features are asked for, and the model has none.
     """
     groups: dict[str, tuple[int, ...]] = {}
     if config.triplet_weight == 0:
@@ -147,7 +152,7 @@ def triplet_groups(
             continue
         groups[name] = (*groups.get(name, ()), index)
     if not groups:
-        raise ValueError(
+        raise InputError(
             "triplet_features is 'global', but the model has no global feature: set "
             "triplet_weight to 0 or give a path its global feature."
         )
@@ -162,15 +167,15 @@ def total_loss(
     config: LossConfig,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The objective of Eq. 4: all cross-entropies, and a triplet loss a branch.
+    """Computes the objective of Eq. 4: all cross-entropies, and a triplet loss for each branch.
 
     Args:
         features: `[B, N, D]`.
         logits: `[B, N, classes]`.
         labels: `[B]`.
-        layout: what each of the N features is (`models.rmgl.feature_layout`).
+        layout: branch, path and stripe of each feature (`models.rmgl.feature_layout`).
         config: weights and margins.
-        axis_name: mapped axis over which the triplets are mined, or None for this batch alone.
+        axis_name: mapped axis over which triplets are mined; None mines in this batch alone.
 
     Returns:
         The loss (scalar) and its terms as metrics: `loss`, `cross_entropy` (sum over the N

@@ -1,4 +1,4 @@
-"""SGD as the paper trains with it: warm-up, steps, coupled weight decay, a faster head (IV-A)."""
+"""SGD with warm-up, step decay, coupled weight decay and a faster head (IV-A)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
 def learning_rate(config: OptimizerConfig, steps_per_epoch: int) -> Schedule:
-    """The backbone's learning rate as a function of the step (0-based).
+    """Returns the backbone's learning rate as a function of the step, from 0.
 
     `warmup_from * (learning_rate / warmup_from) ** (step / warmup_steps)` during the warm-up, then
     `learning_rate`, times `decay_factor` from the first step after each of `decay_epochs`.
@@ -40,8 +40,8 @@ def parameter_labels(params: Any) -> Any:
     """Labels every parameter "head" or "backbone" by its top-level module.
 
     Raises:
-        ValueError: if a head module is missing, because then a renamed module would silently train
-            at the wrong rate.
+        ValueError: a head module is missing. Without this check a renamed module would silently
+            train at the wrong rate.
     """
     missing = [name for name in HEAD_MODULES if name not in params]
     if missing:
@@ -55,7 +55,7 @@ def parameter_labels(params: Any) -> Any:
 
 
 def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.GradientTransformation:
-    """SGD with momentum for the backbone and, `head_multiplier` times as fast, for the head.
+    """Makes SGD with momentum, with `head_multiplier` times the learning rate for the head.
 
     As torch's SGD: `g += weight_decay * p`, `v = momentum * v + g`, `p -= rate * v`.
     """

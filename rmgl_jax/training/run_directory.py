@@ -1,57 +1,106 @@
-"""The work directory belongs to one configuration, which is written into it."""
+"""A run directory belongs to one configuration, which is written into its `config.json`.
+
+The file holds the fields of `ExperimentConfig` and the version of their format. A file of an
+earlier format is migrated when it is read; the file itself stays as it is.
+"""
 
 import json
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from data_prep.errors import ExpectedError, InputError, MissingFileError, WriteError
+from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
 
 CONFIG_NAME = "config.json"
+CONFIG_FORMAT = 2
+"""Format that is written: 1 is of version 0.1.0, which did not record it, 2 of version 0.2.0."""
+
+# What format 2 renamed, fields and values. A field that a later format adds gets its entry in a
+# table of this kind, with the value that stands for what earlier versions did.
+_RENAMED_FIELDS = {"persons": "num_ids", "images": "num_instances"}
+_RENAMED_VALUES = {"synchronised": "synchronized"}
 
 
-class ConfigChangedError(ValueError):
-    """The work directory holds a run of another configuration."""
+class ConfigChangedError(InputError):
+    """The run directory holds a run of another configuration."""
 
 
-def init_run_directory(config: ExperimentConfig, workdir: Path, write: bool = True) -> None:
-    """Makes the work directory `config`'s, or refuses if it is another's.
+class PeerError(ExpectedError, RuntimeError):
+    """Another process failed; its own message says why."""
+
+
+def init_run_directory(config: ExperimentConfig, workdir: Path) -> None:
+    """Creates the run directory of a configuration, or checks that it is of the same one.
+
+    Several processes call this together: process 0 writes, and the others check that they find what
+    it wrote and have the same configuration. A failure of one process stops all of them, which
+    would otherwise wait for each other in the first step.
 
     Args:
         config: written to `config.json` if there is none.
-        workdir: made if absent.
-        write: False on all processes but one.
+        workdir: made if absent; shared by all processes.
 
     Raises:
-        ConfigChangedError: naming every field that differs.
-        ValueError: if what `config.json` holds is no configuration.
-        OSError: if the directory can't be made or written.
+        ConfigChangedError: the directory is of another configuration; names every difference.
+        InputError: `config.json` is damaged, or of a later version.
+        MissingFileError: the processes do not share `workdir`.
+        WriteError: the directory cannot be made or written.
+        PeerError: another process raised one of these.
     """
-    mine = json.loads(json.dumps(asdict(config)))
+    if jax.process_count() == 1:
+        _write_or_compare(config, workdir)
+        return
+    is_main_process = jax.process_index() == 0
+    for main_process_turn in (True, False):
+        problem: ExpectedError | None = None
+        if main_process_turn == is_main_process:
+            try:
+                if not (is_main_process or (workdir / CONFIG_NAME).is_file()):
+                    raise MissingFileError(
+                        f"Process {jax.process_index()} does not find the {CONFIG_NAME} that "
+                        f"process 0 wrote: all processes must share the run directory {workdir}."
+                    )
+                _write_or_compare(config, workdir)
+            except ExpectedError as error:
+                problem = error
+        failed = multihost_utils.process_allgather(np.array(problem is not None))
+        if problem is not None:
+            raise problem
+        if failed.any():
+            raise PeerError(
+                f"Stopped, because process {np.flatnonzero(failed)[0]} cannot use the run "
+                f"directory {workdir}; see its message."
+            )
+
+
+def _write_or_compare(config: ExperimentConfig, workdir: Path) -> None:
     path = workdir / CONFIG_NAME
+    tree = config_to_json(config)
     if path.exists():
-        differing = sorted(differences(_read(path), mine))
-        if differing:
+        found = sorted(differences(_migrate(_read(path), str(path)), tree))
+        if found:
             raise ConfigChangedError(
-                f"{workdir} holds a run of another configuration: {'; '.join(differing)}. "
-                "Use another work directory, or the old values."
+                f"{workdir} holds a run of another configuration: {'; '.join(found)}. Use another "
+                "run directory, or the old values."
             )
         return
-    if not write:
-        return
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(mine, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(tree, indent=2) + "\n")
     except OSError as error:
-        raise type(error)(f"The work directory {workdir} can't be written: {error}") from error
+        raise WriteError(
+            f"The run directory {workdir} cannot be written: {error.strerror or error}."
+        ) from error
 
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Every leaf of two JSON trees that differs, as "a.b was 1, is now 2"."""
+    """Yields every leaf of two JSON trees that differs, as "a.b was 1, is now 2"."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
@@ -60,51 +109,86 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
 
 
 def read_config(workdir: Path) -> ExperimentConfig:
-    """The configuration that a work directory belongs to.
+    """Reads the configuration of a run directory, also one that an earlier version wrote.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it has fields that this version does not know, or lacks some.
+        MissingFileError: `workdir` is not a run directory.
+        InputError: `config.json` is damaged or of a later version; names the fields in question.
     """
     path = workdir / CONFIG_NAME
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{workdir} is no work directory of a run: it has no {CONFIG_NAME}."
-        )
-    try:
-        return config_from_json(_read(path))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a configuration of this version: {error!r}.") from error
+        raise MissingFileError(f"{workdir} is not a run directory: it has no {CONFIG_NAME}.")
+    return config_from_json(_read(path), str(path))
 
 
-def config_from_json(tree: dict[str, Any]) -> ExperimentConfig:
-    """Builds a configuration from the JSON tree of `dataclasses.asdict`.
+def config_to_json(config: ExperimentConfig) -> dict[str, Any]:
+    """Converts a configuration to a JSON tree, with the version of its format."""
+    tree = json.loads(json.dumps(asdict(config)))
+    return {"format": CONFIG_FORMAT, **tree}
+
+
+def config_from_json(tree: dict[str, Any], source: str = "The configuration") -> ExperimentConfig:
+    """Builds a configuration from a JSON tree of this or an earlier format.
 
     Raises:
-        AttributeError, KeyError, TypeError: fields are unknown or have the wrong type.
-        ValueError: values are invalid.
+        InputError: the format is a later one, fields are unknown or missing, or a value is invalid.
     """
-    return _build(ExperimentConfig, tree)
+    migrated = _migrate(tree, source)
+    del migrated["format"]
+    return cast(ExperimentConfig, _build(ExperimentConfig, migrated, source))
+
+
+def _migrate(tree: dict[str, Any], source: str) -> dict[str, Any]:
+    """Returns the tree in the present format."""
+    version = tree.get("format", 1)
+    if not isinstance(version, int) or version > CONFIG_FORMAT:
+        raise InputError(
+            f"{source} has format {version!r}, written by a later version of rmgl_jax; this one "
+            f"reads formats up to {CONFIG_FORMAT}."
+        )
+    tree = tree | {"format": CONFIG_FORMAT}
+    if version == 1 and isinstance(tree.get("train"), dict):
+        tree["train"] = {
+            _RENAMED_FIELDS.get(name, name): _RENAMED_VALUES.get(value, value)
+            for name, value in tree["train"].items()
+        }
+    return tree
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+        raise InputError(f"{path} is damaged: {error}.") from error
     if not isinstance(tree, dict):
-        raise ValueError(f"{path} is damaged: it holds {tree!r}.")
+        raise InputError(f"{path} is damaged: it holds {tree!r}.")
     return tree
 
 
-def _build(kind: type, values: dict[str, Any]) -> Any:
-    """A dataclass from its JSON tree: nested dataclasses, and tuples where JSON has lists."""
+def _build(kind: type, values: Any, source: str, name: str = "") -> Any:
+    """Builds a dataclass from its JSON tree: nested dataclasses, and tuples from lists."""
+    if not isinstance(values, dict):
+        raise InputError(f"{source} must hold the fields of {name}, got {values!r}.")
+    known = {field.name for field in fields(kind)}
+    problems = {"unknown": values.keys() - known, "missing": known - values.keys()}
+    if any(problems.values()):
+        listed = [
+            f"{problem} {', '.join(sorted(f'{name}{field}' for field in found))}"
+            for problem, found in problems.items()
+            if found
+        ]
+        raise InputError(
+            f"{source} does not have the fields of format {CONFIG_FORMAT}: {'; '.join(listed)}."
+        )
     hints = get_type_hints(kind)
     arguments = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            value = _build(hints[name], value)
+    for field, value in values.items():
+        if is_dataclass(hints[field]):
+            value = _build(cast(type, hints[field]), value, source, f"{name}{field}.")
         elif isinstance(value, list):
             value = tuple(value)
-        arguments[name] = value
-    return kind(**arguments)
+        arguments[field] = value
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise InputError(f"{source} is invalid: {error}") from error

@@ -1,4 +1,4 @@
-"""How a run was made, for whoever reads its result later."""
+"""Records command, commit, devices and versions of a run."""
 
 import json
 import shlex
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import jax
 
+from data_prep.errors import InputError
 from data_prep.files import write_text
 
 RUN_INFO_NAME = "run.json"
 
 
 def run_info() -> dict[str, str | None]:
-    """Command line, commit of this code, devices and versions of the running process."""
+    """Returns command line, commit of this code, devices and versions of this process."""
     devices = jax.devices()
     return {
         "command": _command(),
@@ -29,9 +30,9 @@ def run_info() -> dict[str, str | None]:
 
 
 def save_run_info(workdir: Path) -> None:
-    """Writes `provenance` into the work directory of a run that this process has finished.
+    """Writes `run.json` into the directory of a run that this process has finished.
 
-    What a process before this one wrote stays.
+    A file that an earlier process wrote is kept.
     """
     path = workdir / RUN_INFO_NAME
     if not path.exists():
@@ -39,10 +40,10 @@ def save_run_info(workdir: Path) -> None:
 
 
 def read_run_info(workdir: Path) -> dict[str, str | None]:
-    """What a run recorded of its making; nothing if it recorded nothing.
+    """Reads `run.json`; an empty dictionary if there is none.
 
     Raises:
-        ValueError: if the record is damaged.
+        InputError: the file is damaged.
     """
     path = workdir / RUN_INFO_NAME
     if not path.exists():
@@ -50,7 +51,7 @@ def read_run_info(workdir: Path) -> dict[str, str | None]:
     try:
         return dict(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+        raise InputError(f"{path} is damaged: {error}.") from error
 
 
 def _command() -> str:
@@ -63,9 +64,9 @@ def _command() -> str:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, "-dirty" after it if files differ; None outside of a checkout."""
+    """Returns the commit of the checkout, with "-dirty" if files differ; None outside of one."""
     here = Path(__file__).parents[2]
-    if not (here / ".git").exists():  # Installed; a checkout around that is another project's.
+    if not (here / ".git").exists():  # Installed; a checkout around it belongs to another project.
         return None
     try:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The training step: one pure function, and the two ways to run it on many devices."""
+"""The training step: one pure function, and two ways to map it over devices."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +13,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_prep.errors import InputError
 from rmgl_jax.config import AugmentConfig, ExperimentConfig, LossConfig, ModelConfig
 from rmgl_jax.data.augment import augment
 from rmgl_jax.devices import AXIS, data_mesh
@@ -27,10 +28,10 @@ Step = Callable[["TrainState", Batch, jax.Array], tuple["TrainState", Metrics]]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that a step changes, and all that a checkpoint holds."""
+    """Everything that a step changes and a checkpoint holds."""
 
     step: jax.Array
-    """int32 scalar: steps done."""
+    """Number of steps done, int32 scalar."""
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -39,7 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(
     model: ModelConfig, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """A freshly initialized state; the same seed gives the same state."""
+    """Initializes a state; the same seed gives the same state."""
     images = jnp.zeros((1, *model.image_size, 3), jnp.float32)
 
     @jax.jit
@@ -69,7 +70,7 @@ def train_step(
     axis_name: str | None = None,
     mining_axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One step of SGD on one batch, from uint8 images to new parameters. Pure.
+    """Computes one step of SGD on one batch, from uint8 images to new parameters. Pure.
 
     Every random number comes from `fold_in(key, state.step)` and the image's place in the global
     batch, so a run needs no random state saved and does not depend on the number of devices.
@@ -77,14 +78,14 @@ def train_step(
     Args:
         state: see `TrainState`.
         batch: see `Batch`; this device's part if `axis_name` is given.
-        key: of the whole run.
-        model: its `axis_name` says whether batch statistics are synchronized.
-        optimizer: as made by `make_optimizer`.
-        schedule: the learning rate, for the metrics.
-        augmentation: of the images.
+        key: random key of the whole run.
+        model: the network; batch statistics are synchronized over its `axis_name`.
+        optimizer: see `make_optimizer`.
+        schedule: learning rate, for the metrics.
+        augmentation: augmentation of the images.
         loss: terms of Eq. 4.
-        accumulate: parts the batch is cut into, one after another. Each part is normalized and
-            mined on its own (over all devices if they are asked), and the gradient is their mean.
+        accumulate: number of parts that the batch is cut into, one after another. Each part is
+            normalized and mined on its own, and the gradient is their mean.
         axis_name: mapped axis over which gradients and metrics are averaged.
         mining_axis: mapped axis over which triplets are mined.
 
@@ -137,8 +138,8 @@ def train_step(
 
     if axis_name is not None:
         grads = lax.pmean(grads, axis_name)
-        # Already equal on all devices if statistics are synchronized; their mean otherwise, so
-        # that the state stays one.
+        # Synchronized statistics are equal on all devices already. Others are averaged, so that
+        # all devices keep one state.
         batch_stats = lax.pmean(batch_stats, axis_name)
         metrics = lax.pmean(metrics, axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -153,23 +154,23 @@ def train_step(
 
 
 class ParallelStep(NamedTuple):
-    """A compiled-on-call step and what moves a process's own part of a batch onto its devices."""
+    """The step, and the functions that move its arguments onto the devices."""
 
     run: Any
-    """`run(state, batch, key)`; donates the state."""
+    """Computes `run(state, batch, key)` and donates the state."""
     put: Callable[[Mapping[str, np.ndarray]], Batch]
-    """From this process's rows to the argument `batch` of `run`."""
+    """Converts this process's rows to the argument `batch` of `run`."""
     replicate: Callable[[TrainState], TrainState]
     """Puts a state that every process holds on all devices."""
     flops_shards: int
-    """Devices: the operations counted in the lowered `run` are those of one."""
+    """Number of devices; the lowered `run` counts the operations of one."""
 
 
 def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelStep:
-    """The step of `config` on all devices of all processes, by `config.train.parallel`.
+    """Makes the step of `config` on all devices of all processes, by `config.train.parallel`.
 
     Raises:
-        ValueError: if the batch can't be spread over the devices as `config.train` asks.
+        InputError: the batch cannot be spread over the devices as `config.train` requires.
     """
     train, devices = config.train, jax.device_count()
     _check_division(config, devices, jax.process_count())
@@ -189,7 +190,7 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
     )
     mesh = data_mesh()
     replicated, rows = (NamedSharding(mesh, spec) for spec in (P(), P(AXIS)))
-    # A copy, made on the devices: the state is donated to the step, and device arrays made from
+    # Copied on the devices: the state is donated to the step, and device arrays that are made from
     # host memory may share it, on the CPU even with each other.
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=replicated)
 
@@ -228,17 +229,17 @@ def _check_division(config: ExperimentConfig, devices: int, processes: int) -> N
     train = config.train
     size = train.num_ids * train.num_instances
     if size % (devices * train.accumulate):
-        raise ValueError(
+        raise InputError(
             f"A batch of {train.num_ids} identities x {train.num_instances} images = {size} rows "
-            f"can't be spread over {devices} devices x {train.accumulate} accumulated parts."
+            f"cannot be spread over {devices} devices x {train.accumulate} accumulated parts."
         )
     if train.num_ids % processes:
-        raise ValueError(
-            f"{train.num_ids} persons can't be shared out whole to {processes} processes."
+        raise InputError(
+            f"{train.num_ids} identities cannot be divided among {processes} processes."
         )
     whole = devices * train.accumulate
     if train.num_ids % whole and (train.mining == "per_device" or train.accumulate > 1):
-        raise ValueError(
-            f"{train.num_ids} persons can't be cut into {whole} parts of whole persons, as mining "
-            "within a part needs."
+        raise InputError(
+            f"{train.num_ids} identities cannot be cut into {whole} parts of whole identities, "
+            "which mining within a part requires."
         )

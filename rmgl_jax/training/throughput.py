@@ -1,4 +1,4 @@
-"""Model FLOPs utilization: what a device could do at most, and what a step asks of it."""
+"""Model FLOPs utilization: the peak of a device, and the operations of a step."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _PEAKS: dict[str, tuple[float, float]] = {
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """The peak of one device in FLOP/s, or None if it is not known (CPUs among others)."""
+    """Returns the peak of one device in FLOP/s, or None if unknown, as for CPUs."""
     for name, (half, single) in _PEAKS.items():
         if name in device_kind:
             return half if dtype == "bfloat16" else single
@@ -29,7 +29,7 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 
 
 def step_flops(lowered: jax.stages.Lowered, shards: int) -> float | None:
-    """Floating-point operations of one step on all devices, as XLA counts them, or None.
+    """Counts the floating-point operations of one step on all devices, or None if unknown.
 
     Args:
         lowered: the step, lowered but not compiled: nothing is fused or recomputed yet.

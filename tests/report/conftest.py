@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rmgl_jax.data.split import Split
 from rmgl_jax.evaluation.protocol import evaluate_splits
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.report.inspection import Inspection, inspect_run, open_splits
+from rmgl_jax.report.inspection import Inspection, inspect_run
 from rmgl_jax.report.page import render
 from rmgl_jax.report.run_files import RunFiles, read_run
 from tests.report.tiny_report import STEP, report_config, write_run
@@ -21,8 +20,6 @@ class Finished:
     workdir: Path
     data_dir: Path
     variables: dict
-    query: Split
-    gallery: Split
     result: EvaluationResult
     run: RunFiles
     seen: Inspection
@@ -37,23 +34,14 @@ def finished(tmp_path_factory):
     config = report_config("synthetic/tiny")
     prepare_partial(config.dataset, None, data_dir)
     variables = write_run(workdir, config)
-    query, gallery = open_splits(config.dataset, data_dir, config)
-    result = evaluate_splits(
-        config.model,
-        variables,
-        query,
-        gallery,
-        replace(config.eval, rerank=True, k1=5, k2=2),
-        checkpoint="run",
-        step=STEP,
-        trained_on=config.dataset,
-    )
+    seen = inspect_run(workdir, config.dataset, STEP, data_dir)
+    settings = replace(config.eval, rerank=True, k1=5, k2=2)
+    result = evaluate_splits(config.model, variables, seen.query, seen.gallery, settings, step=STEP)
     (workdir / "result.json").write_text(result.to_json())
     info = {"command": "python -m me --a '<b>'", "commit": None, "device": "2 x abacus"}
     (workdir / "run.json").write_text(json.dumps(info))
-    seen = inspect_run(workdir, config.dataset, STEP, data_dir)
     run = read_run(workdir)
     html = render(run, seen)
     path = workdir / "report.html"
     path.write_text(html)
-    return Finished(workdir, data_dir, variables, query, gallery, result, run, seen, path, html)
+    return Finished(workdir, data_dir, variables, result, run, seen, path, html)

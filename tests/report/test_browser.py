@@ -26,7 +26,7 @@ def browser():
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     # No sandbox, as tests may run as root, and none of Chromium's own traffic.
-    for argument in (
+    for argument in [
         "headless=new",
         "no-sandbox",
         "disable-dev-shm-usage",
@@ -36,7 +36,7 @@ def browser():
         "disable-background-networking",
         "disable-component-update",
         "disable-sync",
-    ):
+    ]:
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,10 +16,11 @@ from rich.console import Console
 from data_prep.errors import InputError, MissingFileError, WriteError
 from rmgl_jax.config import RandomShiftingConfig
 from rmgl_jax.evaluation.result import MEASURES, measures
-from rmgl_jax.report.command import ReportOptions, report
+from rmgl_jax.report.command import ReportOptions, parse, report
 from rmgl_jax.report.page import render, write_report
 from rmgl_jax.report.run_files import read_run
 from rmgl_jax.report.sections import SECTIONS
+from rmgl_jax.training.checkpoints import CheckpointError
 from rmgl_jax.training.run_directory import init_run_directory
 from tests.report.tiny_report import (
     STEP,
@@ -137,7 +139,14 @@ def test_photographs_are_left_out_without_figures(tmp_path):
     assert "they show people; --figures includes them." in visible_text(html)
     assert_self_contained(html)
     assert f"evaluation during training, step {STEP}" in html
-    assert '<data value="20.0">20.00</data>' in html
+    assert re.findall(r"<td>(?:<data.*?>)?(.*?)(?:</data>)?</td>", section(html, "result")) == [
+        "25.00",
+        "–",
+        "–",
+        "20.00",
+        "15.00",
+        "5.00",
+    ]
 
 
 # --- Unfinished runs and errors -----------------------------------------------------------------
@@ -181,6 +190,14 @@ def test_report_names_the_missing_dataset(finished, tmp_path):
     assert not output.exists()
 
 
+def test_report_uses_the_checkpoint_of_the_result(finished, tmp_path):
+    run = shutil.copytree(finished.workdir, tmp_path / "run")
+    result = replace(finished.result, step="99")
+    (run / "result.json").write_text(result.to_json())
+    with pytest.raises(CheckpointError, match="99"):
+        write_report(run, data_dir=finished.data_dir)
+
+
 def test_report_that_cannot_be_written_leaves_nothing(finished, tmp_path):
     run = shutil.copytree(finished.workdir, tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
@@ -203,6 +220,13 @@ def test_report_writes_the_page_and_shows_progress_and_path_on_a_terminal(finish
     assert re.sub(written, "", output.read_text()) == re.sub(written, "", finished.html)
 
 
+def test_parse_takes_the_run_directory_as_argument_or_flag():
+    expected = ReportOptions(Path("run"), Path("data"))
+    for words in (["run"], ["--workdir", "run"], ["--workdir=run"]):
+        assert parse([*words, "--data-dir", "data"]) == expected
+        assert parse(["--data_dir", "data", *words]) == expected
+
+
 def test_command_prints_errors_in_one_line_or_with_traceback(tmp_path):
     init_run_directory(report_config("market1501"), tmp_path)
     program = f"""
@@ -210,7 +234,7 @@ import contextlib
 from rmgl_jax.report.command import main
 with contextlib.suppress(SystemExit):
     main(["--workdir", {str(tmp_path)!r}])
-main(["--workdir", {str(tmp_path)!r}, "--debug"])
+main([{str(tmp_path)!r}, "--debug"])
 """
     found = subprocess.run(
         [sys.executable, "-c", program],

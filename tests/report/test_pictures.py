@@ -33,7 +33,7 @@ def test_stripes_on_the_page_are_those_of_the_pooling(finished):
     queries = [int(row) for row in re.findall(r'data-query="(\d+)"', html)]
     assert len(queries) == len(set(queries)) == 6
     assert len(drawn) == 6 * len(ORIGINAL)
-    images = normalize(finished.query.images[queries])
+    images = normalize(finished.seen.query.images[queries])
     apply = partial(RMGL(finished.run.config.model).apply, method="feature_maps")
     maps = jax.jit(apply)(finished.variables, images)
     for number, svg in enumerate(drawn):

@@ -17,7 +17,7 @@ from tests.report.tiny_report import BATCH_SIZE, section, visible_text
 
 @pytest.mark.network
 def test_lists_on_the_page_are_those_of_the_embeddings(finished):
-    query, gallery = finished.query, finished.gallery
+    query, gallery = finished.seen.query, finished.seen.gallery
     model = finished.run.config.model
     features = [
         embed(model, finished.variables, split.images, batch_size=BATCH_SIZE)
