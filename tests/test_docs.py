@@ -55,7 +55,7 @@ def parse_rmgl(command: str, arguments: list[str]) -> None:
     if command == "train":
         dataset = options.find_value(arguments, "--dataset", "market1501")
         options.parse_run(presets_for(dataset), "", arguments)
-    elif command == "evaluate":
+    elif command == "evaluate" and arguments:
         options.parse_evaluate("", arguments)
 
 

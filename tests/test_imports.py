@@ -16,7 +16,7 @@ def import_all(*packages):
                 yield module.name
 
 list(import_all("experiments"))
-slow = {"matplotlib", "orbax", "optax", "cv2", "scipy.stats", "safetensors"} & set(sys.modules)
+slow = {"matplotlib", "orbax", "optax", "scipy.stats", "safetensors"} & set(sys.modules)
 imported = list(import_all("rmgl_jax", "data_prep"))
 forbidden = {"tensorflow", "torch"} & set(sys.modules)
 print(json.dumps([imported, sorted(slow), sorted(forbidden)]))
