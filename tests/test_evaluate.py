@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from rmgl_jax.config import EvalConfig
-from rmgl_jax.data.store import prepare
+from rmgl_jax.data.store import decode_split
 from rmgl_jax.evaluation import distances, protocol
 from rmgl_jax.evaluation.distances import squared_distances
 from rmgl_jax.evaluation.embedding import embed
@@ -69,7 +69,7 @@ def expected(workdir, data_dir):
         state = create_state(config.model, make_optimizer(config.optimizer, 1), seed=step)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         builder = prepare_partial("folder/own", None, data_dir)
-        query, gallery = (prepare(builder, split, (32, 16)) for split in ("query", "gallery"))
+        query, gallery = (decode_split(builder, split, (32, 16)) for split in ("query", "gallery"))
         features = [
             embed(config.model, variables, split.images, flip=flip) for split in (query, gallery)
         ]

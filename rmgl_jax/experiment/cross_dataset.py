@@ -219,7 +219,7 @@ def _evaluate(
     console: Console,
     **extras: bool,
 ) -> "EvaluationResult":
-    from rmgl_jax.data.store import prepare
+    from rmgl_jax.data.store import decode_split
     from rmgl_jax.evaluation.protocol import evaluate_splits
 
     lacking = {"query", "gallery"} - set(builder.info.splits)
@@ -229,7 +229,7 @@ def _evaluate(
     return evaluate_splits(
         model,
         trained.variables,
-        *(prepare(builder, split, model.image_size) for split in ("query", "gallery")),
+        *(decode_split(builder, split, model.image_size) for split in ("query", "gallery")),
         options.settings,
         checkpoint=str(options.checkpoint),
         step=trained.step,

@@ -194,13 +194,14 @@ def rank_baselines(query: Any, gallery: Any) -> dict[str, Any]:
 def load_splits(options: RunOptions, config: ExperimentConfig) -> tuple[Any, Any, Any]:
     """The decoded train, query and gallery splits; prepared and decoded on first use."""
     from data_prep import prepare_dataset
-    from rmgl_jax.data.store import prepare
+    from rmgl_jax.data.store import decode_split
 
     builder = prepare_dataset(
         config.dataset, options.source, options.data_dir, allow_partial=options.allow_partial
     )
     return tuple(
-        prepare(builder, split, config.model.image_size) for split in ("train", "query", "gallery")
+        decode_split(builder, split, config.model.image_size)
+        for split in ("train", "query", "gallery")
     )
 
 
