@@ -1,18 +1,18 @@
-"""The devices of all processes as one row, over which batches are spread."""
+"""The device mesh over which batches are sharded."""
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 AXIS = "data"
-"""Name of the mesh's axis."""
+"""Name of the mesh axis."""
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes, one axis.
+    """One-dimensional mesh of all devices of all processes.
 
-    Those of a process stand side by side, so that the global batch is the processes' parts in
-    their order. (`jax.devices()` of a TPU pod may have another.)
+    The devices of a process are consecutive, so that the global batch is the concatenation of the
+    processes' batches in process order. `jax.devices()` does not guarantee this on a TPU pod.
     """
     processes = range(jax.process_count())
     devices = [device for process in processes for device in jax.local_devices(process)]

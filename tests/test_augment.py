@@ -17,7 +17,7 @@ from rmgl_jax.config import (
     RandomShiftingConfig,
 )
 from rmgl_jax.data.augment import augment, random_flip
-from rmgl_jax.data.geometric import Box, Placement, place, whole
+from rmgl_jax.data.geometric import Box, Placement, crop_resize_paste, identity
 from rmgl_jax.data.normalization import normalize
 from rmgl_jax.data.photometric import (
     adjust_colors,
@@ -131,8 +131,8 @@ def test_crop_is_exactly_pad_and_crop():
 
 def test_a_whole_image_is_placed_exactly():
     images = noise(3)
-    placement = jax.tree.map(lambda x: jnp.full(3, x), whole(48, 24))
-    np.testing.assert_array_equal(jax.jit(place)(images, placement, 127), images)
+    placement = jax.tree.map(lambda x: jnp.full(3, x), identity(48, 24))
+    np.testing.assert_array_equal(jax.jit(crop_resize_paste)(images, placement, 127), images)
 
 
 def test_outside_the_patch_is_fill_and_inside_is_not():
@@ -409,7 +409,7 @@ def test_shrinking_does_not_alias():
     images = np.repeat(board[None, :, :, None], 3, axis=3).astype(np.uint8)
     box = Box(*(np.array([x]) for x in (0, 0, 32, 32)))
     small = Box(*(np.array([x]) for x in (3, 5, 16, 16)))
-    result = np.asarray(jax.jit(place)(images, Placement(box, small), 0))[0, 4:18, 6:20]
+    result = np.asarray(jax.jit(crop_resize_paste)(images, Placement(box, small), 0))[0, 4:18, 6:20]
     np.testing.assert_allclose(result, 127.5, atol=1e-2)
 
 

@@ -1,1 +1,1 @@
-"""From a decoded split to augmented device batches."""
+"""Data of training and evaluation: decoded splits, P x K batches and augmentation."""

@@ -1,12 +1,13 @@
-"""Augmentation of a training batch, on the device and inside the step's compiled program.
+"""Augmentation of a training batch, on the device and inside the compiled training step.
 
-Everything random about an image comes from that image's own key. A batch that is cut over
-devices or into parts is therefore augmented as it would be whole, and switching one
-augmentation on leaves the draws of the others as they were.
+All random numbers of an image come from its own key, with a separate subkey for each augmentation.
+So the result does not depend on how a batch is split over devices or steps, and enabling one
+augmentation does not change the random numbers of the others.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from rmgl_jax.config import AugmentConfig
 from rmgl_jax.data.normalization import normalize
@@ -18,28 +19,28 @@ __all__ = ["augment", "normalize", "random_flip"]
 
 def augment(
     key: jax.Array,
-    images: jax.typing.ArrayLike,
+    images: ArrayLike,
     config: AugmentConfig,
-    dtype: jax.typing.DTypeLike = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
-    """Augments and normalizes a batch: what the network reads in training.
+    """Augments and normalizes a batch for the network's input in training.
 
-    In this order: flip, color jitter, random cropping, RCRS, RSA, random erasing; those of
-    probability 0 are left out of the program. Colors change before the image moves, so that the
-    filled area is always the same; erasing comes last, so that its rectangle is never cut.
+    The order is flip, color jitter, random cropping, RCRS, RSA, random erasing; augmentations of
+    probability 0 are not compiled. Color jitter precedes the geometric augmentations, so that it
+    does not change the fill; erasing is last, so that its rectangle is never cropped.
 
     Args:
         key: One key per image, [B], or a single key, from which image i gets `fold_in(key, i)`.
         images: uint8 [B, H, W, 3].
-        config: What to apply, and how often.
-        dtype: Of the result.
+        config: Probabilities and ranges of the augmentations.
+        dtype: Type of the result.
 
     Returns:
         [B, H, W, 3], normalized.
 
     Raises:
-        TypeError: If the images are not uint8 or the key is not made by `jax.random.key`.
-        ValueError: If the images are not [B, H, W, 3], or there is not one key for each.
+        TypeError: If the images are not uint8, or the key was not made by `jax.random.key`.
+        ValueError: If the images are not [B, H, W, 3], or the keys are neither [] nor [B].
     """
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
@@ -63,15 +64,16 @@ def augment(
     return normalize(images, dtype)
 
 
-def random_flip(keys: jax.Array, images: jax.typing.ArrayLike, probability: float) -> jax.Array:
-    """Mirrors each image, [B, H, W, C], left to right with the given probability."""
+def random_flip(keys: jax.Array, images: ArrayLike, probability: float) -> jax.Array:
+    """Mirrors each image of [B, H, W, C] left to right with the given probability; keys are [B]."""
     mirrored = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
     images = jnp.asarray(images)
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def _image_keys(key: jax.Array, batch: int) -> jax.Array:
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise TypeError(f"augment needs keys made by jax.random.key, got {key!r}.")
     if key.ndim == 0:
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))

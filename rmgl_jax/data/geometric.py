@@ -1,8 +1,8 @@
-"""Crop, resize and shift as one resampling.
+"""Crop, resize and paste as one separable resampling.
 
-Cutting a box out of an image, resizing it and pasting it elsewhere on a plain canvas scales and
-shifts each axis on its own. So the whole is two small matrix products per image, rows and columns,
-which every backend does fast, instead of three passes or a gather.
+Cropping a box, resizing it and pasting it elsewhere on a plain canvas scales and shifts each axis
+independently. So the three operations are two small matrix products per image, one for rows and one
+for columns, which are fast on every backend, instead of three passes or a gather.
 """
 
 from typing import NamedTuple
@@ -10,43 +10,44 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 
 class Box(NamedTuple):
-    """A rectangle in whole pixels; scalars of one image, or [B] of a batch."""
+    """A rectangle in integer pixels; scalars for one image, [B] for a batch."""
 
-    top: jax.typing.ArrayLike
-    left: jax.typing.ArrayLike
-    height: jax.typing.ArrayLike
-    width: jax.typing.ArrayLike
+    top: ArrayLike
+    left: ArrayLike
+    height: ArrayLike
+    width: ArrayLike
 
 
 class Placement(NamedTuple):
-    """Which part of the image is shown, and where."""
+    """Source box and target box of `crop_resize_paste`."""
 
     source: Box
-    """Part of the image that is cut out; inside the image."""
+    """Box that is cropped; inside the image."""
     target: Box
-    """Where it is put, resized to this box; what lies outside the canvas is cut off."""
+    """Box that the crop is resized to and pasted at; parts outside the canvas are cut off."""
 
 
-def whole(height: int, width: int) -> Placement:
-    """The placement that changes nothing."""
+def identity(height: int, width: int) -> Placement:
+    """The placement that leaves an image of this size unchanged."""
     box = Box(*(jnp.asarray(x, jnp.int32) for x in (0, 0, height, width)))
     return Placement(box, box)
 
 
-def place(images: jax.typing.ArrayLike, placement: Placement, fill: float) -> jax.Array:
-    """Cuts each image's source box out, resizes it, and pastes it on a canvas of the same size.
+def crop_resize_paste(images: ArrayLike, placement: Placement, fill: float) -> jax.Array:
+    """Crops each image's source box, resizes it, and pastes it on a canvas of the image's size.
 
-    The resize is bilinear, and where it shrinks the filter widens by the factor, so that nothing
-    aliases: what Pillow's `resize(..., BILINEAR)` does, without its rounding to whole values.
-    An image placed as `whole` comes back exactly.
+    The resize is bilinear with antialiasing: when it shrinks, the filter widens by the same factor,
+    as in Pillow's `resize(..., BILINEAR)`, but without rounding to integers. The placement
+    `identity` returns the image exactly.
 
     Args:
         images: [B, H, W, C], values 0..255.
-        placement: Boxes of [B] each.
-        fill: Value of the canvas.
+        placement: Boxes with fields [B].
+        fill: Value of the canvas, 0..255.
 
     Returns:
         float32 [B, H, W, C], values 0..255.
@@ -56,36 +57,36 @@ def place(images: jax.typing.ArrayLike, placement: Placement, fill: float) -> ja
     source, target = placement
     rows = _interpolation(source.top, source.height, target.top, target.height, height)
     columns = _interpolation(source.left, source.width, target.left, target.width, width)
-    # The matrices are zero outside the target, so relative to the fill the canvas comes for free.
-    # The highest precision because the accelerators' default would round pixel values.
-    product = {"precision": lax.Precision.HIGHEST}
+    # The matrices are zero outside the target, so differences from the fill need no mask.
+    # The default precision of accelerators would round pixel values.
+    highest = lax.Precision.HIGHEST
     relative = images - fill
-    relative = jnp.einsum("bxw,bhwc->bhxc", columns, relative, **product)
-    relative = jnp.einsum("byh,bhxc->byxc", rows, relative, **product)
+    relative = jnp.einsum("bxw,bhwc->bhxc", columns, relative, precision=highest)
+    relative = jnp.einsum("byh,bhxc->byxc", rows, relative, precision=highest)
     return relative + fill
 
 
 def _interpolation(
-    source_start: jax.typing.ArrayLike,
-    source_size: jax.typing.ArrayLike,
-    target_start: jax.typing.ArrayLike,
-    target_size: jax.typing.ArrayLike,
+    source_start: ArrayLike,
+    source_size: ArrayLike,
+    target_start: ArrayLike,
+    target_size: ArrayLike,
     length: int,
 ) -> jax.Array:
-    """Weights [B, length, length] of source pixels (last axis) in target pixels.
+    """Interpolation weights [B, length, length] of target pixels (rows) from source pixels.
 
-    A row sums to 1 inside the target and to 0 outside. All arguments but `length` are [B].
+    A row sums to 1 inside the target and to 0 outside. All arguments except `length` are [B].
     """
     source_start, source_size, target_start, target_size = (
         jnp.asarray(x, jnp.float32)[:, None, None]
         for x in (source_start, source_size, target_start, target_size)
     )
-    # Pixels are squares: positions are those of their middles.
+    # Pixel i covers [i, i + 1); positions are those of pixel centers.
     source = jnp.arange(length, dtype=jnp.float32)[None, None, :] + 0.5
     target = jnp.arange(length, dtype=jnp.float32)[None, :, None] + 0.5
     scale = source_size / target_size
-    middle = source_start + (target - target_start) * scale
-    weight = jnp.maximum(0.0, 1.0 - jnp.abs(source - middle) / jnp.maximum(scale, 1.0))
+    center = source_start + (target - target_start) * scale
+    weight = jnp.maximum(0.0, 1.0 - jnp.abs(source - center) / jnp.maximum(scale, 1.0))
     inside = (
         (source_start < source)
         & (source < source_start + source_size)

@@ -1,4 +1,4 @@
-"""From an encoded image to the pixels that the network's input is made of."""
+"""Decodes images and resizes them to the network's input size."""
 
 import io
 import warnings
@@ -9,34 +9,40 @@ from PIL import Image, ImageOps
 from data_prep.images import FORMATS
 
 DECODING = "pillow-bicubic-1"
-"""Names what `to_pixels` does. Changed with it, so that nothing decoded otherwise is used again."""
+"""Version of `to_pixels`; change both together, so that stores of other pixels are not reused."""
 
 
 def decode(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Decodes an image and resizes it as `to_pixels` does.
+    """Decodes an image, converts it to RGB and resizes it; see `to_pixels`.
+
+    Args:
+        encoded: Content of an image file.
+        size: Height and width of the result.
+
+    Returns:
+        uint8 [H, W, 3].
 
     Raises:
-        OSError: If the image is truncated or none at all; a decoder fed with noise may raise other
-            exceptions too.
+        OSError: If the file is truncated or not an image. Decoders may raise other exceptions on
+            damaged files.
     """
     with warnings.catch_warnings():
-        # Broken metadata is harmless.
+        # Pillow warns of broken metadata, which does not affect the pixels.
         warnings.simplefilter("ignore")
         with open_image(encoded) as image:
             return to_pixels(image, size)
 
 
 def open_image(encoded: bytes) -> Image.Image:
-    """Opens an encoded image of one of the formats in use; its pixels are decoded later."""
+    """Opens an image file of one of `FORMATS` without decoding its pixels."""
     return Image.open(io.BytesIO(encoded), formats=FORMATS)
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Converts an image to RGB and resizes it to `size` = (height, width), uint8 [H, W, 3].
 
-    A turned photograph is set upright by its EXIF tag; gray, palette and transparent images become
-    RGB. The resize is Pillow's bicubic one: a filter that widens as it shrinks, so that large
-    crops do not alias.
+    The EXIF orientation is applied; gray, palette and transparent images become RGB. The resize is
+    Pillow's bicubic filter with antialiasing.
     """
     height, width = size
     upright = ImageOps.exif_transpose(image).convert("RGB")

@@ -1,10 +1,11 @@
-"""The rivals of RSA (Table VI) that change pixels where they are: random erasing, color jitter."""
+"""The photometric augmentations of Table VI: random erasing and color jitter."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rmgl_jax.config import ColorJitterConfig, RandomErasingConfig
 from rmgl_jax.data.geometric import Box
@@ -12,15 +13,17 @@ from rmgl_jax.data.normalization import MEAN
 from rmgl_jax.data.uniform import scale, start
 
 _ATTEMPTS = 10
-_LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's conversion to gray
+# ITU-R BT.601, as in Pillow's conversion to gray.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def draw_erasing(key: jax.Array, height: int, width: int, config: RandomErasingConfig) -> Box:
-    """Draws the rectangle that one image loses; 0 x 0 if none.
+    """Draws the rectangle that is erased in one image; 0 x 0 if none.
 
-    Its share of the area is U(min_area, max_area), its ratio of height to width U(min_aspect,
-    1/min_aspect), and it is drawn again until it fits: 10 times, which is not enough for fewer than
-    one in a million of person-shaped images, and those stay whole. The place is uniform.
+    Its share of the image's area is U(min_area, max_area), and its ratio of height to width is
+    U(min_aspect, 1/min_aspect). The first of 10 draws that fits into the image is used. If none
+    fits, nothing is erased; this happens to fewer than one in a million images with the proportions
+    of a person. The position is uniform.
     """
     apply, down, right, *attempts = jax.random.uniform(key, (3 + 2 * _ATTEMPTS,))
     areas, aspects = jnp.stack(attempts).reshape(2, _ATTEMPTS)
@@ -41,8 +44,16 @@ def draw_erasing(key: jax.Array, height: int, width: int, config: RandomErasingC
     )
 
 
-def erase(images: jax.typing.ArrayLike, box: Box) -> jax.Array:
-    """Overwrites each image's box, [B] each, with ImageNet's mean color, which normalizes to 0."""
+def erase(images: ArrayLike, box: Box) -> jax.Array:
+    """Fills a box of each image with ImageNet's mean color, which `normalize` maps to 0.
+
+    Args:
+        images: [B, H, W, 3], values 0..255.
+        box: Box with fields [B].
+
+    Returns:
+        float32 [B, H, W, 3], values 0..255.
+    """
     images = jnp.asarray(images, jnp.float32)
     _, height, width, _ = images.shape
     top, left, box_height, box_width = (jnp.asarray(x)[:, None, None, None] for x in box)
@@ -54,10 +65,8 @@ def erase(images: jax.typing.ArrayLike, box: Box) -> jax.Array:
     return jnp.where(inside, color, images)
 
 
-def random_erasing(
-    keys: jax.Array, images: jax.typing.ArrayLike, config: RandomErasingConfig
-) -> jax.Array:
-    """Random erasing (Zhong et al., AAAI 2020) of a random rectangle of every image.
+def random_erasing(keys: jax.Array, images: ArrayLike, config: RandomErasingConfig) -> jax.Array:
+    """Random erasing (Zhong et al., AAAI 2020): fills a random rectangle of each image.
 
     Args:
         keys: One key per image, [B].
@@ -73,18 +82,25 @@ def random_erasing(
 
 
 def draw_jitter(key: jax.Array, config: ColorJitterConfig) -> jax.Array:
-    """Draws one image's factors of brightness, contrast and saturation, [3]; 1 changes nothing."""
+    """Draws one image's factors of brightness, contrast and saturation, [3]; 1 if unused."""
     apply, *factors = jax.random.uniform(key, (4,))
-    reaches = (config.brightness, config.contrast, config.saturation)
-    drawn = [scale(u, 1.0 - reach, 1.0 + reach) for u, reach in zip(factors, reaches, strict=True)]
+    ranges = (config.brightness, config.contrast, config.saturation)
+    drawn = [scale(u, 1.0 - width, 1.0 + width) for u, width in zip(factors, ranges, strict=True)]
     return jnp.where(apply < config.probability, jnp.stack(drawn), 1.0)
 
 
-def adjust_colors(images: jax.typing.ArrayLike, factors: jax.Array) -> jax.Array:
-    """Scales brightness, then contrast, then saturation by each image's factors, [B, 3].
+def adjust_colors(images: ArrayLike, factors: jax.Array) -> jax.Array:
+    """Scales brightness, then contrast, then saturation of each image.
 
-    Brightness scales the distance to black, contrast to the mean gray of the image, saturation to
-    each pixel's own gray. Each result is kept within 0..255.
+    Brightness scales the difference from black, contrast the difference from the image's mean gray,
+    and saturation the difference from each pixel's gray. Each result is clipped to 0..255.
+
+    Args:
+        images: [B, H, W, 3], values 0..255.
+        factors: Factors of brightness, contrast and saturation, [B, 3].
+
+    Returns:
+        float32 [B, H, W, 3], values 0..255.
     """
     images = jnp.asarray(images, jnp.float32)
     brightness, contrast, saturation = (factors[:, i, None, None, None] for i in range(3))
@@ -92,7 +108,7 @@ def adjust_colors(images: jax.typing.ArrayLike, factors: jax.Array) -> jax.Array
     def gray(images: jax.Array) -> jax.Array:
         return (images * _LUMA.reshape(1, 1, 1, 3)).sum(axis=-1, keepdims=True)
 
-    def blend(images: jax.Array, other: jax.typing.ArrayLike, factor: jax.Array) -> jax.Array:
+    def blend(images: jax.Array, other: ArrayLike, factor: jax.Array) -> jax.Array:
         return jnp.clip(factor * images + (1.0 - factor) * other, 0.0, 255.0)
 
     images = blend(images, 0.0, brightness)
@@ -100,11 +116,9 @@ def adjust_colors(images: jax.typing.ArrayLike, factors: jax.Array) -> jax.Array
     return blend(images, gray(images), saturation)
 
 
-def color_jitter(
-    keys: jax.Array, images: jax.typing.ArrayLike, config: ColorJitterConfig
-) -> jax.Array:
-    """Changes brightness, contrast and saturation of every image by independent random factors.
+def color_jitter(keys: jax.Array, images: ArrayLike, config: ColorJitterConfig) -> jax.Array:
+    """Scales brightness, contrast and saturation of each image by independent random factors.
 
-    Args and result as of `random_erasing`.
+    Arguments and result are as in `random_erasing`.
     """
     return adjust_colors(images, jax.vmap(partial(draw_jitter, config=config))(keys))

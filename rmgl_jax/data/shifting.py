@@ -1,10 +1,10 @@
-"""Random shifting augmentation (RSA, III-D), and the rivals of Table VI that move the image too.
+"""Random shifting augmentation (RSA, III-D) and the other geometric augmentations of Table VI.
 
-Each is a `draw_...` of one image's random placement and a `random_...` that draws and applies it to
-a batch. Boxes are rounded to whole pixels, as a crop, a resize and a paste would.
+Each augmentation has a `draw_...` function, which draws the placement of one image, and a function
+that draws and applies one for every image of a batch. Boxes are rounded to integer pixels.
 
-All of an image's random numbers come from one call of the generator: each call is compiled anew,
-and they are most of what there is to compile.
+All random numbers of an image come from one call of the generator, because each call is compiled
+separately and generators dominate the compile time of these functions.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rmgl_jax.config import CropResizeShiftConfig, RandomCropConfig, RandomShiftingConfig
-from rmgl_jax.data.geometric import Box, Placement, place, whole
+from rmgl_jax.data.geometric import Box, Placement, crop_resize_paste, identity
 from rmgl_jax.data.uniform import scale, start
 
 
@@ -23,10 +24,10 @@ def draw_shifting(
 ) -> Placement:
     """Draws one image's crop, patch size and location.
 
-    With probability p: with probability p_c a strip of r_c ~ U(r_c^(min), 1) of the height
-    is cropped at a uniform position (else r_c = 1); the patch is r_h ~ U(r_h^(min), 1/r_c) times as
-    high as the crop and r_w ~ U(r_w^(min), 1) times as wide as the image, and lies uniformly
-    within the image's box. Otherwise nothing changes.
+    With probability p the image is shifted; otherwise the placement is `identity`. A shifted image
+    is cropped with probability p_c to a strip of r_c ~ U(r_c^(min), 1) of its height at a uniform
+    position (else r_c = 1). The patch is r_h ~ U(r_h^(min), 1/r_c) times as high as the crop and
+    r_w ~ U(r_w^(min), 1) times as wide as the image, at a uniform position inside the image.
     """
     apply, crop, *ratios, up, down, right = jax.random.uniform(key, (8,))
     crop_ratio = jnp.where(
@@ -46,13 +47,11 @@ def draw_shifting(
             patch_width,
         ),
     )
-    return _sometimes(apply < config.probability, drawn, whole(height, width))
+    return _select(apply < config.probability, drawn, identity(height, width))
 
 
-def random_shifting(
-    keys: jax.Array, images: jax.typing.ArrayLike, config: RandomShiftingConfig
-) -> jax.Array:
-    """RSA: crops, resizes and shifts every image inside its box; the rest is `config.fill`.
+def random_shifting(keys: jax.Array, images: ArrayLike, config: RandomShiftingConfig) -> jax.Array:
+    """RSA: crops, resizes and shifts each image on a canvas of `config.fill`.
 
     Args:
         keys: One key per image, [B].
@@ -62,34 +61,32 @@ def random_shifting(
     Returns:
         float32 [B, H, W, 3], values 0..255.
     """
-    return _place_drawn(partial(draw_shifting, config=config), keys, images, config.fill)
+    return _draw_and_apply(partial(draw_shifting, config=config), keys, images, config.fill)
 
 
 def draw_crop(key: jax.Array, height: int, width: int, config: RandomCropConfig) -> Placement:
-    """Draws one image's place after padding and cropping: a shift of up to the padding."""
+    """Draws one image's placement for padding and cropping: a shift of at most the padding."""
     apply, vertical, horizontal = jax.random.uniform(key, (3,))
     padding = round(config.padding * height)
-    source, _ = unchanged = whole(height, width)
+    source, _ = unchanged = identity(height, width)
     target = source._replace(
         top=start(vertical, 2 * padding) - padding, left=start(horizontal, 2 * padding) - padding
     )
-    return _sometimes(apply < config.probability, Placement(source, target), unchanged)
+    return _select(apply < config.probability, Placement(source, target), unchanged)
 
 
-def random_crop(
-    keys: jax.Array, images: jax.typing.ArrayLike, config: RandomCropConfig
-) -> jax.Array:
-    """Pads every image with black on all sides and crops its size at a uniform position.
+def random_crop(keys: jax.Array, images: ArrayLike, config: RandomCropConfig) -> jax.Array:
+    """Pads each image with black on all sides and crops its original size at a uniform position.
 
-    Args and result as of `random_shifting`.
+    Arguments and result are as in `random_shifting`.
     """
-    return _place_drawn(partial(draw_crop, config=config), keys, images, 0)
+    return _draw_and_apply(partial(draw_crop, config=config), keys, images, 0)
 
 
 def draw_crop_resize_shift(
     key: jax.Array, height: int, width: int, config: CropResizeShiftConfig
 ) -> Placement:
-    """Draws one image's crop, which is to fill the box, and the box's shift."""
+    """Draws one image's crop, which is resized to the full image, and its translation."""
     apply, high, wide, up, left, *shifts = jax.random.uniform(key, (7,))
     crop_height = _pixels(scale(high, config.min_crop, 1.0) * height, height)
     crop_width = _pixels(scale(wide, config.min_crop, 1.0) * width, width)
@@ -103,29 +100,29 @@ def draw_crop_resize_shift(
         ),
         target=Box(_round(vertical * height), _round(horizontal * width), height, width),
     )
-    return _sometimes(apply < config.probability, drawn, whole(height, width))
+    return _select(apply < config.probability, drawn, identity(height, width))
 
 
 def crop_resize_shift(
-    keys: jax.Array, images: jax.typing.ArrayLike, config: CropResizeShiftConfig, fill: int = 127
+    keys: jax.Array, images: ArrayLike, config: CropResizeShiftConfig, fill: int = 127
 ) -> jax.Array:
-    """RCRS (IV-D): crops, resizes to the full size, and translates, losing what leaves the box.
+    """RCRS (IV-D): crops each image, resizes the crop to the full size, and translates it.
 
-    `fill` is RSA's by default, so that the two differ in nothing else; other arguments and the
-    result as of `random_shifting`.
+    Parts that leave the image are lost. `fill` defaults to the value of RSA. Other arguments and
+    the result are as in `random_shifting`.
     """
-    return _place_drawn(partial(draw_crop_resize_shift, config=config), keys, images, fill)
+    return _draw_and_apply(partial(draw_crop_resize_shift, config=config), keys, images, fill)
 
 
-def _place_drawn(
-    draw: Callable[..., Placement], keys: jax.Array, images: jax.typing.ArrayLike, fill: int
+def _draw_and_apply(
+    draw: Callable[..., Placement], keys: jax.Array, images: ArrayLike, fill: int
 ) -> jax.Array:
     _, height, width, _ = jnp.shape(images)
     placement = jax.vmap(partial(draw, height=height, width=width))(keys)
-    return place(images, placement, fill)
+    return crop_resize_paste(images, placement, fill)
 
 
-def _sometimes(chosen: jax.Array, drawn: Placement, otherwise: Placement) -> Placement:
+def _select(chosen: jax.Array, drawn: Placement, otherwise: Placement) -> Placement:
     return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), drawn, otherwise)
 
 

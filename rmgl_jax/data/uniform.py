@@ -1,16 +1,16 @@
-"""From a uniform number in [0, 1) to the laws of the augmentations."""
+"""Uniform distributions of the augmentations, from uniform numbers in [0, 1)."""
 
 import jax
 import jax.numpy as jnp
 
 
-def scale(u: jax.Array, low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> jax.Array:
-    """U(low, high)."""
+def scale(u: jax.Array, low: float | jax.Array, high: float | jax.Array) -> jax.Array:
+    """Maps u ~ U(0, 1) to U(low, high)."""
     return low + u * (high - low)
 
 
-def start(u: jax.Array, room: jax.typing.ArrayLike) -> jax.Array:
-    """Uniform among the whole numbers 0, ..., `room`."""
-    drawn = jnp.floor(u * (room + 1)).astype(jnp.int32)
-    # The product of the largest u can round up to room + 1.
-    return jnp.minimum(drawn, room)
+def start(u: jax.Array, largest: int | jax.Array) -> jax.Array:
+    """Maps u ~ U(0, 1) to a uniform integer in 0..largest."""
+    drawn = jnp.floor(u * (largest + 1)).astype(jnp.int32)
+    # The product can round up to largest + 1.
+    return jnp.minimum(drawn, largest)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmgl_jax.config import RandomShiftingConfig
-from rmgl_jax.data.geometric import Box, Placement, place
+from rmgl_jax.data.geometric import Box, Placement, crop_resize_paste
 from rmgl_jax.data.shifting import draw_shifting
 
 
@@ -54,4 +54,4 @@ def _shift(
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
     draw = partial(draw_shifting, height=height, width=width, config=config)
     placements = jax.vmap(draw)(keys)
-    return placements, place(images, placements, config.fill)
+    return placements, crop_resize_paste(images, placements, config.fill)
