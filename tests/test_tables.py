@@ -275,7 +275,7 @@ def test_mgn_and_pcb_are_presets():
     assert len(feature_layout(mgn.model)) == 8
     assert [spec.stripe for spec in feature_layout(pcb.model)] == [1, 2, 3, 4, 5, 6]
     groups = triplet_groups(feature_layout(mgn.model), mgn.loss)
-    assert groups == {"local1/original": (0,), "local2/original": (1,), "local3/original": (4,)}
+    assert groups == {"global": (0,), "local2/original": (1,), "local3/original": (4,)}
     assert triplet_groups(feature_layout(pcb.model), pcb.loss) == {}
 
 
