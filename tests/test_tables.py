@@ -367,9 +367,8 @@ def test_no_number_of_the_paper_has_changed():
         name: digest([{row.name: row.paper for row in sweep.rows}, sweep.published])
         for name, sweep in SWEEPS.items()
     }
-    found["table4_cross_dataset"] = digest(
-        [table4_cross_dataset.PAPER, table4_cross_dataset.OTHERS]
-    )
+    others = [table4_cross_dataset.PAPER, table4_cross_dataset.OTHERS]
+    found["table4_cross_dataset"] = digest(others)
     assert found == DIGESTS
 
 

@@ -70,16 +70,21 @@ RunOne = Callable[[PlannedRun, SweepOptions, Console], object]
 
 def train_planned(planned: PlannedRun, options: SweepOptions, console: Console) -> None:
     """Trains and evaluates one run of a sweep."""
-    train(
-        planned.config,
-        planned.directory,
-        source=options.data.source,
-        data_dir=options.data.data_dir,
-        allow_partial=options.data.allow_partial,
-        weights=options.weights,
-        paper=planned.paper,
-        console=console,
-    )
+    try:
+        train(
+            planned.config,
+            planned.directory,
+            source=options.data.source,
+            data_dir=options.data.data_dir,
+            allow_partial=options.data.allow_partial,
+            weights=options.weights,
+            paper=planned.paper,
+            console=console,
+        )
+    finally:
+        # The next run has other programs; those of this one would only take memory.
+        jax.clear_caches()
+        gc.collect()
 
 
 def run_sweep(
@@ -204,10 +209,6 @@ def _run_all(
         except (ExpectedError, OSError, RuntimeError) as error:
             problems.append(f"{planned.name}: {type(error).__name__}: {error}")
             console.print(f"Failed: {problems[-1]}", highlight=False, markup=False)
-        finally:
-            # The next run has other programs; those of this one would only take memory.
-            jax.clear_caches()
-            gc.collect()
     return problems
 
 
