@@ -59,7 +59,7 @@ def noise(batch, height=48, width=24, seed=0):
 
 
 def pictures(batch, height, width, seed=0):
-    """Smooth colors with some noise, as a photograph has."""
+    """Images of smooth colors with some noise, similar to photographs."""
     small = noise(batch, height // 8, width // 8, seed)
     size = (width, height)
     smooth = [np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BICUBIC)) for x in small]
@@ -81,8 +81,8 @@ def apply(function, images, config, seed=0):
 augment_with_everything = jax.jit(partial(augment, config=EVERYTHING))
 
 
-def three_steps(image, placement, fill):
-    """The plain reference: Pillow crops, resizes, and pastes on a canvas."""
+def crop_resize_paste_by_pillow(image, placement, fill):
+    """Reference of `crop_resize_paste` for one image."""
     (top, left, height, width), (to_top, to_left, to_height, to_width) = placement
     crop = Image.fromarray(image).crop((left, top, left + width, top + height))
     patch = crop.resize((to_width, to_height), Image.Resampling.BILINEAR)
@@ -96,7 +96,7 @@ def rows_of(placement, count):
 
 
 @pytest.mark.parametrize(("height", "width"), [(384, 128), (33, 17)])
-def test_shifting_is_crop_resize_and_paste(height, width):
+def test_random_shifting_equals_crop_resize_and_paste_by_pillow(height, width):
     config = RandomShiftingConfig(probability=1.0)
     images = noise(12, height, width)
     if height > 100:
@@ -104,21 +104,21 @@ def test_shifting_is_crop_resize_and_paste(height, width):
     placement = draws(draw_shifting, 12, height, width, config)
     result = apply(random_shifting, images, config)
     for image, mine, row in zip(images, result, rows_of(placement, 12), strict=True):
-        difference = np.abs(mine - three_steps(image, row, 127))
+        difference = np.abs(mine - crop_resize_paste_by_pillow(image, row, 127))
         assert difference.mean() < 0.5
         assert difference.max() < 2.0
 
 
-def test_rcrs_is_crop_resize_and_translate():
+def test_crop_resize_shift_equals_crop_resize_and_paste_by_pillow():
     config = CropResizeShiftConfig(probability=1.0)
     images = pictures(8, 96, 48)
     placement = draws(draw_crop_resize_shift, 8, 96, 48, config)
     result = apply(crop_resize_shift, images, config)
     for image, mine, row in zip(images, result, rows_of(placement, 8), strict=True):
-        assert np.abs(mine - three_steps(image, row, 127)).max() < 2.0
+        assert np.abs(mine - crop_resize_paste_by_pillow(image, row, 127)).max() < 2.0
 
 
-def test_crop_is_exactly_pad_and_crop():
+def test_random_crop_equals_pad_and_crop():
     config = RandomCropConfig(probability=1.0, padding=0.1)
     images = noise(16)
     result = apply(random_crop, images, config)
@@ -129,13 +129,13 @@ def test_crop_is_exactly_pad_and_crop():
         np.testing.assert_array_equal(result[i], padded[i, top : top + 48, left : left + 24])
 
 
-def test_a_whole_image_is_placed_exactly():
+def test_crop_resize_paste_of_identity_is_exact():
     images = noise(3)
     placement = jax.tree.map(lambda x: jnp.full(3, x), identity(48, 24))
     np.testing.assert_array_equal(jax.jit(crop_resize_paste)(images, placement, 127), images)
 
 
-def test_outside_the_patch_is_fill_and_inside_is_not():
+def test_random_shifting_fills_exactly_outside_the_patch():
     images = np.full((64, 48, 24, 3), 255, np.uint8)
     config = RandomShiftingConfig(probability=1.0, fill=7)
     result = apply(random_shifting, images, config, seed=3)
@@ -150,7 +150,7 @@ def test_outside_the_patch_is_fill_and_inside_is_not():
 @pytest.mark.parametrize(
     ("height", "width", "smallest"), [(384, 128, 0.5), (17, 400, 0.01), (3, 1, 0.3), (64, 64, 1.0)]
 )
-def test_the_patch_never_leaves_the_box(height, width, smallest):
+def test_draw_shifting_keeps_boxes_inside_the_image(height, width, smallest):
     config = RandomShiftingConfig(
         probability=1.0, min_crop=smallest, min_height=smallest, min_width=smallest
     )
@@ -165,8 +165,8 @@ def assert_uniform(values, low=0.0, high=1.0):
     assert scipy.stats.kstest(values, "uniform", (low, high - low)).pvalue > 0.01
 
 
-def test_shifting_follows_the_laws_of_the_paper():
-    # On a huge canvas rounding to whole pixels does not show.
+def test_draw_shifting_follows_the_distributions_of_the_paper():
+    # On a huge canvas rounding to integer pixels is negligible.
     size = 1_000_000
     config = RandomShiftingConfig(probability=0.8, crop_probability=0.4)
     source, target = draws(draw_shifting, 8000, size, size, config)
@@ -197,8 +197,8 @@ def test_shifting_follows_the_laws_of_the_paper():
     assert np.abs(correlation - np.eye(4)).max() < 0.05
 
 
-def test_every_place_in_the_box_is_equally_likely():
-    # In whole pixels: both ends of the range are as frequent as its middle.
+def test_draw_shifting_positions_are_uniform():
+    # Both ends of the integer range are as frequent as its middle.
     config = RandomShiftingConfig(probability=1.0, crop_probability=0.0, min_height=1.0)
     config = replace(config, min_width=0.5)
     target = draws(draw_shifting, 20000, 16, 8, config).target
@@ -208,13 +208,13 @@ def test_every_place_in_the_box_is_equally_likely():
         assert scipy.stats.chisquare(counts).pvalue > 0.01
 
 
-def test_crop_shifts_uniformly_within_the_padding():
+def test_draw_crop_is_uniform_within_the_padding():
     target = draws(draw_crop, 8000, 48, 24, RandomCropConfig(probability=1.0, padding=0.1)).target
     for start in (target.top, target.left):
         assert scipy.stats.chisquare(np.bincount(start + 5, minlength=11)).pvalue > 0.01
 
 
-def test_rcrs_follows_its_laws():
+def test_draw_crop_resize_shift_follows_its_distributions():
     size = 1_000_000
     config = CropResizeShiftConfig(probability=1.0)
     source, target = draws(draw_crop_resize_shift, 4000, size, size, config)
@@ -227,21 +227,21 @@ def test_rcrs_follows_its_laws():
     assert (target.width == size).all()
 
 
-def test_erasing_follows_its_laws():
+def test_draw_erasing_follows_its_distributions():
     config = RandomErasingConfig(probability=0.5, max_area=0.2)
     box = draws(draw_erasing, 8000, 1000, 1000, config)
     erased = box.height > 0
     assert abs(erased.mean() - 0.5) < 0.02
     assert (box.width[~erased] == 0).all()
     box = Box(*(x[erased] for x in box))
-    # On a square every drawn rectangle fits, so the laws are those of the first attempt.
+    # On a square every drawn rectangle fits, so the distributions are those of the first attempt.
     assert_uniform(box.height * box.width / 1e6, 0.02, 0.2)
     assert_uniform(box.height / box.width, 0.3, 1 / 0.3)
     assert_uniform(box.top / (1000 - box.height))
     assert_uniform(box.left / (1000 - box.width))
 
 
-def test_erasing_fits_into_a_person_shaped_image():
+def test_draw_erasing_fits_into_an_image_of_a_person():
     box = draws(draw_erasing, 20000, 384, 128, RandomErasingConfig(probability=1.0))
     assert (box.height > 0).all()
     assert min(box.top.min(), box.left.min()) == 0
@@ -250,7 +250,7 @@ def test_erasing_fits_into_a_person_shaped_image():
     assert (box.left + box.width).max() == 128
 
 
-def test_erasing_overwrites_its_box_alone():
+def test_erase_fills_only_its_box():
     images = noise(4)
     box = Box(*(np.array(x) for x in ([3, 0, 40, 9], [2, 0, 20, 9], [5, 48, 8, 0], [6, 24, 4, 0])))
     result = np.asarray(erase(images, box))
@@ -265,7 +265,7 @@ def test_erasing_overwrites_its_box_alone():
     np.testing.assert_allclose(normalize(result)[1], 0.0, atol=1e-6)
 
 
-def test_jitter_follows_its_laws():
+def test_draw_jitter_follows_its_distributions():
     config = ColorJitterConfig(probability=0.5, brightness=0.2, contrast=0.15, saturation=0.1)
     keys = jax.random.split(jax.random.key(0), 8000)
     factors = np.asarray(jax.vmap(partial(draw_jitter, config=config))(keys))
@@ -286,15 +286,15 @@ def test_jitter_follows_its_laws():
         ((1, 1, 1.4), ImageEnhance.Color),
     ],
 )
-def test_jitter_matches_pillow(factors, enhancer):
+def test_adjust_colors_matches_pillow(factors, enhancer):
     image = pictures(1, 64, 32)[0]
     expected = np.asarray(enhancer(Image.fromarray(image)).enhance(sum(factors) - 2), np.float32)
     result = adjust_colors(image[None], jnp.array([factors], jnp.float32))[0]
-    # Pillow rounds the gray and cuts the result to whole values.
+    # Pillow rounds the gray and truncates the result to integers.
     assert np.abs(result - expected).max() < 1.5
 
 
-def test_jitter_changes_brightness_then_contrast_then_saturation():
+def test_adjust_colors_order_is_brightness_contrast_saturation():
     images = pictures(2, 64, 32)
     factors = jnp.array([[0.8, 1.2, 1.3], [1.2, 0.9, 0.7]])
     steps = images
@@ -303,12 +303,12 @@ def test_jitter_changes_brightness_then_contrast_then_saturation():
     np.testing.assert_allclose(adjust_colors(images, factors), steps, atol=1e-3)
 
 
-def test_jitter_by_one_changes_nothing():
+def test_adjust_colors_by_one_is_exact():
     images = noise(2)
     np.testing.assert_array_equal(adjust_colors(images, jnp.ones((2, 3))), images)
 
 
-def test_flip_mirrors_half_of_the_images():
+def test_random_flip_mirrors_half_of_the_images():
     images = noise(400, 4, 6)
     keys = jax.random.split(jax.random.key(0), 400)
     result = np.asarray(random_flip(keys, images, 0.5))
@@ -320,13 +320,13 @@ def test_flip_mirrors_half_of_the_images():
     np.testing.assert_array_equal(random_flip(keys, images, 1.0), images[:, :, ::-1])
 
 
-def test_normalize_has_imagenets_mean_and_deviation():
+def test_normalize_uses_imagenets_mean_and_deviation():
     values = np.array([[0.485, 0.456, 0.406], [0.714, 0.68, 0.631]]) * 255
     np.testing.assert_allclose(normalize(values), [[0] * 3, [1] * 3], atol=1e-6)
     assert normalize(noise(1), jnp.bfloat16).dtype == jnp.bfloat16
 
 
-def test_without_augmentation_the_image_is_untouched():
+def test_augment_without_augmentations_only_normalizes():
     images = noise(5)
     result = augment(jax.random.key(0), images, PLAIN)
     np.testing.assert_array_equal(result, normalize(images))
@@ -342,13 +342,13 @@ def test_without_augmentation_the_image_is_untouched():
         (color_jitter, ColorJitterConfig()),
     ],
 )
-def test_with_probability_zero_every_image_is_bit_identical(function, config):
+def test_augmentation_of_probability_zero_is_exact(function, config):
     images = noise(5)
     np.testing.assert_array_equal(apply(function, images, config), images)
 
 
 @pytest.mark.parametrize("name", ALWAYS)
-def test_each_is_deterministic_in_its_key_and_equal_under_jit(name):
+def test_augment_is_deterministic_and_equal_under_jit(name):
     images = noise(8)
     config = ALWAYS[name]
     run = jax.jit(partial(augment, config=config))
@@ -359,7 +359,7 @@ def test_each_is_deterministic_in_its_key_and_equal_under_jit(name):
     assert (np.asarray(normalize(images)) != first).any()
 
 
-def test_an_image_depends_on_its_own_key_alone():
+def test_augment_of_an_image_depends_only_on_its_key():
     images = noise(8)
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(5)))(jnp.arange(8))
     together = np.asarray(augment_with_everything(keys, images))
@@ -369,14 +369,14 @@ def test_an_image_depends_on_its_own_key_alone():
     np.testing.assert_array_equal(augment_with_everything(keys, others)[:4], together[:4])
 
 
-def test_one_key_gives_image_i_its_own_key():
+def test_augment_folds_the_image_index_into_a_single_key():
     images = noise(8)
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(5)))(jnp.arange(8))
     run = jax.jit(partial(augment, config=ALWAYS["flip"]))
     np.testing.assert_array_equal(run(jax.random.key(5), images), run(keys, images))
 
 
-def test_a_sharded_batch_is_augmented_as_a_whole_one():
+def test_augment_of_a_sharded_batch_equals_that_of_one_device():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     images = noise(8)
@@ -386,7 +386,7 @@ def test_a_sharded_batch_is_augmented_as_a_whole_one():
     np.testing.assert_allclose(sharded, augment_with_everything(keys, images), atol=2e-5)
 
 
-def test_switching_one_on_leaves_the_draws_of_the_others():
+def test_augment_enabling_erasing_keeps_other_draws():
     images = noise(8)
     base = AugmentConfig()
     without = apply(augment, images, base)
@@ -398,13 +398,13 @@ def test_switching_one_on_leaves_the_draws_of_the_others():
     np.testing.assert_allclose(with_erasing[~same], 0.0, atol=1e-6)
 
 
-def test_dtype_of_the_result():
+def test_augment_returns_the_requested_dtype():
     result = augment(jax.random.key(0), noise(2), PLAIN, jnp.bfloat16)
     assert result.dtype == jnp.bfloat16
 
 
-def test_shrinking_does_not_alias():
-    # A board of single pixels shrunk to half is gray, whatever the position.
+def test_crop_resize_paste_shrinks_without_aliasing():
+    # A checkerboard of single pixels shrunk to half its size is gray at every position.
     board = np.indices((32, 32)).sum(axis=0) % 2 * 255
     images = np.repeat(board[None, :, :, None], 3, axis=3).astype(np.uint8)
     box = Box(*(np.array([x]) for x in (0, 0, 32, 32)))
@@ -413,14 +413,14 @@ def test_shrinking_does_not_alias():
     np.testing.assert_allclose(result, 127.5, atol=1e-2)
 
 
-def test_refuses_what_is_no_image_batch_and_no_key():
-    with pytest.raises(TypeError, match="uint8 images, got float32"):
+def test_augment_rejects_invalid_images_and_keys():
+    with pytest.raises(TypeError, match="float32"):
         augment(jax.random.key(0), noise(2).astype(np.float32), PLAIN)
-    with pytest.raises(ValueError, match=r"got \(48, 24, 3\)"):
+    with pytest.raises(ValueError, match=r"\(48, 24, 3\)"):
         augment(jax.random.key(0), noise(1)[0], PLAIN)
-    with pytest.raises(ValueError, match=r"got \(1, 48, 24, 1\)"):
+    with pytest.raises(ValueError, match=r"\(1, 48, 24, 1\)"):
         augment(jax.random.key(0), noise(1)[..., :1], PLAIN)
-    with pytest.raises(ValueError, match=r"one key per image, \[2\], got \(3,\)"):
+    with pytest.raises(ValueError, match=r"\[2\].*\(3,\)"):
         augment(jax.random.split(jax.random.key(0), 3), noise(2), PLAIN)
     with pytest.raises(TypeError, match=r"jax\.random\.key"):
         augment(jnp.zeros(2, jnp.uint32), noise(2), PLAIN)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import data_prep
 from data_prep.errors import InputError, MissingFileError, WriteError
-from rmgl_jax.data.images import decode
+from rmgl_jax.data.images import DECODING, decode
 from rmgl_jax.data.split import Label, append_index
 from rmgl_jax.data.store import decode_split, open_split
 from tests.tiny_trees import prepare_partial, write_images, write_market
@@ -42,7 +42,7 @@ def record(index, pid, camid, image_bytes=None):
 
 @dataclass
 class FakeSource:
-    """The examples of a split; counts how many were read, and raises those that are exceptions."""
+    """The examples of a split; records which were read, and raises those that are exceptions."""
 
     records: list
     reads: list
@@ -61,7 +61,7 @@ class FakeSource:
 
 @dataclass
 class FakeBuilder:
-    """A builder of records in memory, as far as the store can tell."""
+    """A builder of records in memory, with the attributes that the store uses."""
 
     data_dir: Path
     records: dict
@@ -120,7 +120,7 @@ def test_split_batch_gathers_images_into_memory(builder):
 def test_decode_split_reuses_the_store(builder):
     first = decode_split(builder, "train", SIZE)
     path = pixels_file(builder)
-    # A directory that cannot be written is enough: not even the lock is needed.
+    # A read-only directory suffices: the lock file is not made again.
     for file in path.parent.glob(".*"):
         file.unlink()
     builder.reads.clear()
@@ -152,7 +152,7 @@ def test_decode_split_separates_sizes_splits_versions_and_configurations(builder
 def test_decode_split_replaces_the_store_of_a_dataset_that_was_prepared_again(builder, capsys):
     decode_split(builder, "train", SIZE)
     builder.records["train"][0] = record(77, pid=3, camid=0)
-    # As many bytes as before: only the time tells.
+    # The same number of bytes, so that only the time differs.
     (builder.data_dir / "data").write_bytes(b"prepared as")
     os.utime(builder.data_dir / "data", ns=(0, 1))
     split = decode_split(builder, "train", SIZE)
@@ -165,6 +165,7 @@ def test_decode_split_replaces_a_store_of_another_decoding(builder, capsys):
     split = decode_split(builder, "train", SIZE)
     path, pixels = pixels_file(builder), split.images.tobytes()
     key = json.loads(path.read_bytes()[len(pixels) : -48])["key"]
+    assert key["decoding"] == DECODING
     path.write_bytes(pixels[::-1])
     append_index(
         path, {**key, "decoding": "another"}, list(map(Label, range(9), range(9), "a" * 9))
