@@ -19,7 +19,7 @@ from rmgl_jax.experiment.options import CrossDatasetOptions
 from rmgl_jax.experiment.results import PairNumbers
 from rmgl_jax.export.model_file import TrainedModel, load_model
 
-_COLUMNS = ("rank-1", "mAP (step)", "mAP (official)", "mAP (not said)", "mINP")
+_COLUMNS = ("rank-1", "mAP (step)", "mAP (official)", "mAP (unspecified)", "mINP")
 
 
 def evaluate_all(
@@ -202,7 +202,8 @@ def _table(
             if target and not own:
                 # No method says which mAP it reports.
                 numbers = {
-                    name.replace("mAP", "mAP (not said)"): value for name, value in target.items()
+                    name.replace("mAP", "mAP (unspecified)"): value
+                    for name, value in target.items()
                 }
                 rows.append((f"{method}, not re-ranked", numbers))
         if result.reranked is not None:
