@@ -1,1 +1,1 @@
-"""One file per published result; its docstring is the run card."""
+"""Run cards: one file per published result, described by its docstring."""

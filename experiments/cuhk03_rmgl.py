@@ -7,6 +7,8 @@ Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   cpu    a thin network at 96x48 for two CPU cores, from scratch
+  mgn, pcb          MGN and PCB in the same network, with the budget of paper
+  mgn_cpu, pcb_cpu  the same with the budget of cpu
 
 The default is the detected boxes.
 
@@ -14,14 +16,10 @@ Paper: labeled rank-1 79.9, mAP 77.9, re-ranked 87.8 / 89.1; detected 79.6 / 76.
 86.8 / 88.3. Not measured with this code.
 """
 
-from rmgl_jax.experiment import presets
-from rmgl_jax.experiment.run import main
+from rmgl_jax.experiment.command_line import run_main
+from rmgl_jax.experiment.presets import presets_for
 
-PRESETS = {
-    "paper": presets.paper("cuhk03_np/detected"),
-    "gpu": presets.gpu("cuhk03_np/detected"),
-    "cpu": presets.small("cuhk03_np/detected", epochs=60),
-}
+PRESETS = presets_for("cuhk03_np/detected")
 PAPER = {
     "cuhk03_np/labeled": {"rank-1": 79.9, "mAP": 77.9},
     "cuhk03_np/labeled re-ranked": {"rank-1": 87.8, "mAP": 89.1},
@@ -30,4 +28,4 @@ PAPER = {
 }
 
 if __name__ == "__main__":
-    main(PRESETS, PAPER, __doc__)
+    run_main(PRESETS, PAPER, __doc__)

@@ -1,13 +1,13 @@
-"""A trained network on the query and gallery of any prepared data set, its own or another.
+"""Evaluate a trained model on the query and gallery of any dataset.
 
     python -m experiments.evaluate --checkpoint runs/market1501_gpu --dataset market1501 --rerank
 
---checkpoint is the work directory of a run; it is only read, and the run may still be going on.
-Images are embedded at the size the network was trained at. A set that is not prepared yet needs
---source once.
+--checkpoint is a run directory, of a run that may still be going on, or a model file. It is only
+read. Images are resized to the size that the model was trained at. A dataset that is not prepared
+yet needs --source once.
 """
 
-from rmgl_jax.experiment.cross_dataset import evaluate_main
+from rmgl_jax.experiment.command_line import evaluate_main
 
 if __name__ == "__main__":
     evaluate_main(__doc__)

@@ -1,4 +1,4 @@
-"""How many stripes: one branch with both paths and RSA (Fig. 8).
+"""Number of stripes: one branch with both paths and RSA (Fig. 8).
 
     python -m experiments.fig8_partition_numbers --source DIR --weights resnet50.pth --preset gpu
     python -m experiments.fig8_partition_numbers --dataset msmt17/train --source DIR --preset gpu
@@ -8,31 +8,31 @@ Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   demo   a thin network at 96x48 from scratch, on synthetic/demo; 2, 3 and 6 stripes divide its map
-  tiny   a few images, seconds: to see that everything works
+  tiny   a few images, for a quick check
 
-The numbers are those that divide the map of 24 rows. The paper draws its results and does not print
-them, but for 2 stripes, which Table V has. It says: 2 is the best on Market-1501 and CUHK03, 3 on
-DukeMTMC-reID and MSMT17. Not measured with this code.
+The numbers of stripes are those that divide the map of 24 rows. The paper plots its results without
+printing them, except for 2 stripes, which are in Table V. Its text says that 2 is best on
+Market-1501 and CUHK03, and 3 on DukeMTMC-reID and MSMT17. Not measured with this code.
 """
 
 from functools import partial
 
 from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.command_line import sweep_main
 from rmgl_jax.experiment.results import Row, Sweep, numbers
-from rmgl_jax.experiment.sweep import main
 
 
 def _row(stripes: int, **paper: tuple[float, float]) -> Row:
     return Row(
-        name=f"s_{stripes}",
-        change=partial(
+        f"s_{stripes}",
+        partial(
             presets.components,
             granularities=(stripes,),
             paths=("original", "receptive"),
             rsa=True,
         ),
         paper=numbers(paper),
-        against=None if stripes == 2 else "s_2",
+        baseline=None if stripes == 2 else "s_2",
         points={"RP and RSA": stripes},
     )
 
@@ -48,10 +48,10 @@ ROWS = (
 SWEEP = Sweep(
     name="fig8_partition_numbers",
     title="Number of stripes (Fig. 8)",
-    presets=presets.of_sweeps("market1501"),
+    presets=presets.sweep_presets("market1501"),
     rows=ROWS,
     x_label="stripes",
 )
 
 if __name__ == "__main__":
-    main(SWEEP, __doc__)
+    sweep_main(SWEEP, __doc__)

@@ -1,21 +1,21 @@
-"""Where in the network the map is split: one branch of 2, 3 or 6 stripes (Fig. 9).
+"""Position of the partition in the network: one branch of 2, 3 or 6 stripes (Fig. 9).
 
     python -m experiments.fig9_partition_depth --source DIR --weights resnet50.pth --preset gpu
     python -m experiments.fig9_partition_depth --preset demo --rows 2-stripe-res3
 
-"input" is input partition, "output" output partition, "res3" in front of the blocks of res3, as in
-RMGL. A position's name is the paper's; `fold_at` names the stage before it.
+"input" is input partition, "output" output partition, and "res3" is before the blocks of res3, as
+in RMGL. Positions have the paper's names; `fold_at` names the stage before.
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
-  tiny   a few images, seconds: to see that everything works
+  tiny   a few images, for a quick check
 
-The paper does not say whether the original path is beside; here there is the split path alone,
-without ABP and RSA, so that the last position is output partition and nothing else. It draws its
-numbers and does not print them, but for "only RP" at res3, which Table V has. It says: for 2 and 3
-stripes an intermediate map is the best, and 6 stripes are worse everywhere. Not measured with this
+The paper does not say if the original path is present too. Here it is not, and neither are ABP and
+RSA, so that the last position is exactly output partition. The paper plots its numbers without
+printing them, except for "only RP" at res3, which is in Table V. Its text says that an intermediate
+map is best for 2 and 3 stripes, and that 6 stripes are worse everywhere. Not measured with this
 code.
 """
 
@@ -24,8 +24,8 @@ from functools import partial
 
 from rmgl_jax.config import ExperimentConfig, FoldPosition
 from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.command_line import sweep_main
 from rmgl_jax.experiment.results import PaperNumbers, Row, Sweep, numbers
-from rmgl_jax.experiment.sweep import main
 
 POSITIONS: dict[str, FoldPosition] = {
     "input": "input",
@@ -49,10 +49,10 @@ ONLY_RP: dict[str, PaperNumbers] = {
 
 ROWS = tuple(
     Row(
-        name=f"{stripes}-stripe-{position}",
-        change=partial(_split, stripes=stripes, fold_at=fold_at),
+        f"{stripes}-stripe-{position}",
+        partial(_split, stripes=stripes, fold_at=fold_at),
         paper=ONLY_RP.get(f"{stripes}-stripe-{position}", {}),
-        against=None if position == "output" else f"{stripes}-stripe-output",
+        baseline=None if position == "output" else f"{stripes}-stripe-output",
         points={f"{stripes} stripes": position},
     )
     for stripes in (2, 3, 6)
@@ -61,11 +61,11 @@ ROWS = tuple(
 
 SWEEP = Sweep(
     name="fig9_partition_depth",
-    title="Place of the partition (Fig. 9)",
-    presets=presets.of_sweeps("market1501"),
+    title="Position of the partition (Fig. 9)",
+    presets=presets.sweep_presets("market1501"),
     rows=ROWS,
-    x_label="split in front of",
+    x_label="split before",
 )
 
 if __name__ == "__main__":
-    main(SWEEP, __doc__)
+    sweep_main(SWEEP, __doc__)

@@ -1,4 +1,4 @@
-"""RMGL on your own images: train, query and gallery folders (docs/datasets.md).
+"""RMGL on your own images, in train, query and gallery folders (docs/datasets.md).
 
     python -m experiments.folder_rmgl --source DIR --workdir DIR --weights resnet50.pth
 
@@ -6,18 +6,17 @@ Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   cpu    a thin network at 96x48 for two CPU cores, from scratch
+  mgn, pcb          MGN and PCB in the same network, with the budget of paper
+  mgn_cpu, pcb_cpu  the same with the budget of cpu
 
-Without camera ids in the file names there is no same-camera rule, and the result says so.
+Without query and gallery the model is trained and not evaluated. Without camera ids in the file
+names no gallery images are excluded for having the query's camera, and the result says so.
 """
 
-from rmgl_jax.experiment import presets
-from rmgl_jax.experiment.run import main
+from rmgl_jax.experiment.command_line import run_main
+from rmgl_jax.experiment.presets import presets_for
 
-PRESETS = {
-    "paper": presets.paper("folder"),
-    "gpu": presets.gpu("folder"),
-    "cpu": presets.small("folder", epochs=24),
-}
+PRESETS = presets_for("folder")
 
 if __name__ == "__main__":
-    main(PRESETS, {}, __doc__)
+    run_main(PRESETS, {}, __doc__)

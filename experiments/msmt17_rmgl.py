@@ -7,25 +7,23 @@ Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   cpu    a thin network at 96x48 for two CPU cores, from scratch
+  mgn, pcb          MGN and PCB in the same network, with the budget of paper
+  mgn_cpu, pcb_cpu  the same with the budget of cpu
 
-The default trains on the 30,248 images of `train`; `trainval` is 32,621. Papers differ, and the
-paper does not say which it used.
+The default trains on the 30,248 images of `train`; `trainval` has 32,621. Publications differ, and
+the paper does not say which it used.
 
 Paper: rank-1 83.6, mAP 60.4. Not measured with this code.
 """
 
-from rmgl_jax.experiment import presets
-from rmgl_jax.experiment.run import main
+from rmgl_jax.experiment.command_line import run_main
+from rmgl_jax.experiment.presets import presets_for
 
-PRESETS = {
-    "paper": presets.paper("msmt17/train"),
-    "gpu": presets.gpu("msmt17/train"),
-    "cpu": presets.small("msmt17/train", epochs=15),
-}
+PRESETS = presets_for("msmt17/train")
 PAPER = {
     "msmt17/train": {"rank-1": 83.6, "mAP": 60.4},
     "msmt17/trainval": {"rank-1": 83.6, "mAP": 60.4},
 }
 
 if __name__ == "__main__":
-    main(PRESETS, PAPER, __doc__)
+    run_main(PRESETS, PAPER, __doc__)

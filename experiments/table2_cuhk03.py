@@ -1,29 +1,27 @@
-"""RMGL, and MGN and PCB under its budget, on CUHK03-NP (Table II).
+"""RMGL, MGN and PCB with the same budget on CUHK03-NP (Table II).
 
     python -m experiments.table2_cuhk03 --source DIR --weights resnet50.pth --preset gpu
     python -m experiments.table2_cuhk03 --dataset cuhk03_np/detected --source DIR --preset gpu
 
-The default is the labeled boxes. --rows RMGL runs it alone. Every run is also re-ranked.
+The default is the labeled boxes. --rows RMGL runs only RMGL. Every run is also re-ranked.
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
-  tiny   a few images, seconds: to see that everything works
+  tiny   a few images, for a quick check
 
 Not measured with this code.
 """
 
-from functools import partial
-
 from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.command_line import sweep_main
 from rmgl_jax.experiment.results import Row, Sweep, numbers
-from rmgl_jax.experiment.sweep import main
 
 ROWS = (
     Row(
         "RMGL",
-        partial(presets.reranked, change=presets.rmgl),
+        presets.reranked(presets.rmgl),
         numbers(
             {
                 "cuhk03_np/labeled": (77.9, 79.9),
@@ -33,8 +31,8 @@ ROWS = (
             }
         ),
     ),
-    Row("MGN", partial(presets.reranked, change=presets.mgn), against="RMGL"),
-    Row("PCB", partial(presets.reranked, change=presets.pcb), against="RMGL"),
+    Row("MGN", presets.reranked(presets.mgn), baseline="RMGL"),
+    Row("PCB", presets.reranked(presets.pcb), baseline="RMGL"),
 )
 
 PUBLISHED = {
@@ -54,10 +52,10 @@ PUBLISHED = {
 SWEEP = Sweep(
     name="table2_cuhk03",
     title="CUHK03-NP (Table II)",
-    presets=presets.of_sweeps("cuhk03_np/labeled"),
+    presets=presets.sweep_presets("cuhk03_np/labeled"),
     rows=ROWS,
     published={method: numbers(pairs) for method, pairs in PUBLISHED.items()},
 )
 
 if __name__ == "__main__":
-    main(SWEEP, __doc__)
+    sweep_main(SWEEP, __doc__)

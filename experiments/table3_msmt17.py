@@ -1,43 +1,41 @@
-"""RMGL, and MGN and PCB under its budget, on MSMT17 (Table III).
+"""RMGL, MGN and PCB with the same budget on MSMT17 (Table III).
 
     python -m experiments.table3_msmt17 --source DIR --weights resnet50.pth --preset gpu
     python -m experiments.table3_msmt17 --dataset msmt17/trainval --source DIR --preset gpu
 
-The paper does not say whether it trained on `train` (the default) or `trainval`: its numbers stand
-beside both. --rows RMGL runs it alone. Every run is also re-ranked, of which the paper has no
-numbers here.
+The paper does not say if it trained on `train` (the default) or `trainval`; its numbers are shown
+for both. --rows RMGL runs only RMGL. Every run is also re-ranked; the paper has no such numbers
+here.
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
-  tiny   a few images, seconds: to see that everything works
+  tiny   a few images, for a quick check
 
 Not measured with this code.
 """
 
-from functools import partial
-
 from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.command_line import sweep_main
 from rmgl_jax.experiment.results import PaperNumbers, Row, Sweep, numbers
-from rmgl_jax.experiment.sweep import main
 
 
 def _either(mean_ap: float, rank_1: float) -> PaperNumbers:
-    """A number that may be of either training set."""
+    """Numbers that may be of either training set."""
     return numbers({name: (mean_ap, rank_1) for name in ("msmt17/train", "msmt17/trainval")})
 
 
 ROWS = (
-    Row("RMGL", partial(presets.reranked, change=presets.rmgl), _either(60.4, 83.6)),
-    Row("MGN", partial(presets.reranked, change=presets.mgn), against="RMGL"),
-    Row("PCB", partial(presets.reranked, change=presets.pcb), against="RMGL"),
+    Row("RMGL", presets.reranked(presets.rmgl), _either(60.4, 83.6)),
+    Row("MGN", presets.reranked(presets.mgn), baseline="RMGL"),
+    Row("PCB", presets.reranked(presets.pcb), baseline="RMGL"),
 )
 
 SWEEP = Sweep(
     name="table3_msmt17",
     title="MSMT17 (Table III)",
-    presets=presets.of_sweeps("msmt17/train"),
+    presets=presets.sweep_presets("msmt17/train"),
     rows=ROWS,
     published={
         "GoogLeNet": _either(23.0, 47.6),
@@ -52,4 +50,4 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    main(SWEEP, __doc__)
+    sweep_main(SWEEP, __doc__)

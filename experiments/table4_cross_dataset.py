@@ -1,22 +1,22 @@
-"""One trained network on every data set that is prepared (Table IV).
+"""One trained model on every prepared dataset (Table IV).
 
     python -m experiments.table4_cross_dataset --checkpoint runs/market1501_gpu
 
---checkpoint is the work directory of a run; it is only read. Each pair of data sets is written to
-a file of its own in --output, so that a table that was interrupted goes on where it was. The run's
-own data set is in the table for comparison.
+--checkpoint is a run directory or a model file; it is only read. Each pair of datasets is written
+to its own file in --output, so that an interrupted table resumes. The run's own dataset is in the
+table for comparison.
 
-The paper does not say which mAP it reports, nor whether CUHK03 are the labeled or the detected
-boxes: its numbers stand beside both. It has none with MSMT17 as the target. Beside them are the
-other methods of its table, those marked * with unlabeled images of the target. IDE's numbers are as
-printed; mAP and rank-1 seem to be exchanged where mAP is the greater. Not measured with this code.
+The paper does not say which mAP it reports, nor if CUHK03 has the labeled or the detected boxes;
+its numbers are shown for both. It has none with MSMT17 as the target. The other methods of its
+table are shown too; those marked * use unlabeled images of the target. IDE's numbers are as
+printed; mAP and rank-1 seem to be exchanged where mAP is greater. Not measured with this code.
 """
 
-from rmgl_jax.experiment.cross_dataset import table_main
-from rmgl_jax.experiment.results import numbers
+from rmgl_jax.experiment.command_line import cross_dataset_main
+from rmgl_jax.experiment.results import PairNumbers, numbers
 
-# In percent, by the data set that is trained on and the one that is tested on.
-PAPER = {
+# In percent, by the dataset of training and the dataset of evaluation.
+PAPER: PairNumbers = {
     "market1501": {
         "dukemtmc_reid": {"rank-1": 52.4, "mAP": 33.8},
         "cuhk03_np": {"rank-1": 14.8, "mAP": 13.6},
@@ -37,7 +37,7 @@ PAPER = {
 }
 
 # mAP and rank-1, as printed.
-_PAIRS = {
+_PAIRS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     "IDE": {
         "market1501": {"dukemtmc_reid": (10.9, 21.9), "cuhk03_np": (4.4, 5.5)},
         "dukemtmc_reid": {"market1501": (36.1, 14.2), "cuhk03_np": (4.0, 4.4)},
@@ -73,10 +73,10 @@ _PAIRS = {
     },
 }
 
-OTHERS = {
+OTHERS: dict[str, PairNumbers] = {
     method: {source: numbers(pairs) for source, pairs in sources.items()}
     for method, sources in _PAIRS.items()
 }
 
 if __name__ == "__main__":
-    table_main(PAPER, __doc__, OTHERS)
+    cross_dataset_main({"paper": PAPER, **OTHERS}, __doc__)

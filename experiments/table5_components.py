@@ -1,32 +1,34 @@
-"""Receptive partition, ABP and RSA, alone and together, for one branch and several (Table V).
+"""Receptive partition, ABP and RSA, alone and combined, with one or more branches (Table V).
 
     python -m experiments.table5_components --source DIR --weights resnet50.pth --preset gpu
     python -m experiments.table5_components --dataset dukemtmc_reid --source DIR --preset gpu
     python -m experiments.table5_components --preset demo --seeds 3 --rows 2+3-stripe 2+3-stripe+RP
-    python -m experiments.table5_components --preset demo --seeds 3 --only_draw
+    python -m experiments.table5_components --preset demo --seeds 3 --only-draw
 
-The first is the paper's table, 21 runs. The third is two of its rows with a thin network on
-rendered pedestrians, three runs each, which two CPU cores can do. --rows chooses rows by name,
---only_draw shows what the runs in --workdir have given so far.
+The first command is the paper's table, 21 runs. The third is two of its rows with a thin network on
+rendered pedestrians, three runs each, which two CPU cores can do. --rows selects rows by name,
+--only-draw shows the results that are in --workdir.
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   demo   a thin network at 96x48 from scratch, on synthetic/demo; its RSA acts on half of the
          images, and four stripes (RMGL-2+3+4) do not divide its map
-  tiny   a few images, seconds: to see that everything works
+  tiny   a few images, for a quick check
 
-"n-stripe" is the baseline of n stripes a branch, with global features and triplet loss. What was
-measured is in docs/reproduction.md.
+"n-stripe" is the baseline with n stripes per branch, global features and triplet loss. Measured
+results are in docs/reproduction.md.
 """
 
 from functools import partial
 
+from rmgl_jax.config import PathName
 from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.command_line import sweep_main
 from rmgl_jax.experiment.results import Row, Sweep, numbers
-from rmgl_jax.experiment.sweep import main
 
-_RP, _ONLY_RP = ("original", "receptive"), ("receptive",)
+_RP: tuple[PathName, ...] = ("original", "receptive")
+_ONLY_RP: tuple[PathName, ...] = ("receptive",)
 
 
 def _row(
@@ -34,20 +36,22 @@ def _row(
     market: tuple[float, float],
     duke: tuple[float, float],
     granularities: tuple[int, ...],
-    against: str | None = None,
-    **parts: object,
+    baseline: str | None = None,
+    paths: tuple[PathName, ...] = ("original",),
+    abp: bool = False,
+    rsa: bool = False,
 ) -> Row:
     return Row(
-        name=name,
-        change=partial(presets.components, granularities=granularities, **parts),
+        name,
+        partial(presets.components, granularities=granularities, paths=paths, abp=abp, rsa=rsa),
         paper=numbers({"market1501": market, "dukemtmc_reid": duke}),
-        against=against,
+        baseline=baseline,
     )
 
 
 _TWO, _THREE, _BOTH = "2-stripe", "3-stripe", "2+3-stripe"
-_ALL = {"paths": _RP, "abp": True, "rsa": True}
 _RMGL = f"{_BOTH}+RP+ABP+RSA"
+_rmgl = partial(_row, paths=_RP, abp=True, rsa=True)
 
 ROWS = (
     _row(_TWO, (85.6, 95.0), (76.5, 88.1), (2,)),
@@ -67,18 +71,18 @@ ROWS = (
     _row(f"{_TWO}+ABP", (86.0, 95.2), (76.7, 88.5), (2,), _TWO, abp=True),
     _row(f"{_THREE}+ABP", (86.5, 95.2), (77.4, 88.6), (3,), _THREE, abp=True),
     _row(f"{_BOTH}+ABP", (87.8, 95.5), (79.3, 89.7), (2, 3), _BOTH, abp=True),
-    _row(f"{_TWO}+RP+ABP+RSA", (88.5, 95.6), (79.0, 89.1), (2,), _TWO, **_ALL),
-    _row(_RMGL, (90.0, 96.2), (81.0, 90.5), (2, 3), _BOTH, **_ALL),
-    _row("RMGL-1+2+3", (89.8, 96.0), (81.2, 90.5), (1, 2, 3), _RMGL, **_ALL),
-    _row("RMGL-2+3+4", (90.1, 96.2), (81.5, 90.7), (2, 3, 4), _RMGL, **_ALL),
+    _rmgl(f"{_TWO}+RP+ABP+RSA", (88.5, 95.6), (79.0, 89.1), (2,), _TWO),
+    _rmgl(_RMGL, (90.0, 96.2), (81.0, 90.5), (2, 3), _BOTH),
+    _rmgl("RMGL-1+2+3", (89.8, 96.0), (81.2, 90.5), (1, 2, 3), _RMGL),
+    _rmgl("RMGL-2+3+4", (90.1, 96.2), (81.5, 90.7), (2, 3, 4), _RMGL),
 )
 
 SWEEP = Sweep(
     name="table5_components",
     title="Components (Table V)",
-    presets=presets.of_sweeps("market1501"),
+    presets=presets.sweep_presets("market1501"),
     rows=ROWS,
 )
 
 if __name__ == "__main__":
-    main(SWEEP, __doc__)
+    sweep_main(SWEEP, __doc__)

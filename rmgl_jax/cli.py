@@ -16,8 +16,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "prepare": Command("data_prep.command", "prepare a dataset from files that you have"),
-    "train": Command("rmgl_jax.experiment.run", "train on a prepared dataset, or resume"),
-    "evaluate": Command("rmgl_jax.experiment.evaluate", "CMC and mAP of a trained model"),
+    "train": Command("rmgl_jax.experiment.train_command", "train on a prepared dataset, or resume"),
+    "evaluate": Command("rmgl_jax.experiment.evaluate_command", "CMC and mAP of a trained model"),
     "embed": Command("rmgl_jax.gallery.embed_files", "embeddings of image files"),
     "report": Command("rmgl_jax.report.command", "write a run as one self-contained page"),
 }

@@ -1,7 +1,6 @@
 """Set-up of a command-line process: JAX, logging, and expected errors printed in one line."""
 
 import contextlib
-import errno
 import inspect
 import logging
 import os
@@ -16,11 +15,8 @@ import jax
 from absl import logging as absl_logging
 from rich.console import Console
 
-from data_prep.errors import ExpectedError
+from data_prep.errors import ExpectedError, is_expected
 from rmgl_jax.cpu.host_memory import keep_freed_pages
-
-# Conditions of the machine, which the user can mend: full, read-only or forbidden storage.
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,7 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
         console.print("Interrupted.")
         sys.exit(130)
     except (ExpectedError, OSError) as error:
-        expected = isinstance(error, ExpectedError) or error.errno in _STORAGE_ERRORS
-        if debug or not expected:
+        if debug or not is_expected(error):
             raise
         console.print("[bold red]Error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False)

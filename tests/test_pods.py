@@ -16,7 +16,7 @@ import pytest
 
 from experiments import market_rmgl
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.experiment import run
+from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.training.logger import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +166,7 @@ def test_processes_with_different_options_end(directory, finished, works, option
 def test_pods_page_shows_the_tested_command():
     text = (ROOT / "docs" / "pods.md").read_text().replace("\\\n", " ")
     plain = re.search(r"python -m experiments\.market_rmgl .*--distributed\.coordinator.*", text)
-    options = run.parse(market_rmgl.PRESETS, "", shlex.split(plain.group())[3:])
+    options = parse_run(market_rmgl.PRESETS, "", shlex.split(plain.group())[3:])
     assert asdict(options.distributed) == {
         "enabled": True,
         "coordinator": "host0:12345",

@@ -1,4 +1,4 @@
-"""Named configurations that several experiments share, each a change of the paper's."""
+"""Named configurations (presets), and the changes that tables and figures make to them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,14 +14,17 @@ from rmgl_jax.config import (
     TrainConfig,
 )
 
+# Smaller training sets need more epochs.
+_CPU_EPOCHS = {"market1501": 24, "dukemtmc_reid": 30, "cuhk03_np": 60, "msmt17": 15}
+
 
 def paper(dataset: str) -> ExperimentConfig:
-    """RMGL as the paper trains it: ResNet-50, 384x128, 60 epochs."""
+    """RMGL as trained in the paper: ResNet-50, 384x128, 60 epochs."""
     return ExperimentConfig(dataset=dataset)
 
 
 def gpu(dataset: str) -> ExperimentConfig:
-    """The paper's run in bfloat16, for one GPU."""
+    """RMGL as trained in the paper, in bfloat16, for one GPU."""
     base = paper(dataset)
     return replace(
         base,
@@ -31,10 +34,11 @@ def gpu(dataset: str) -> ExperimentConfig:
 
 
 def small(dataset: str, epochs: int) -> ExperimentConfig:
-    """A thin two-stripe RMGL at 96x48 that two CPU cores train from scratch.
+    """A thin two-stripe RMGL at 96x48 that trains from scratch on two CPU cores.
 
-    One branch with both paths (the row "2-stripe+RP+ABP+RSA" of Table V), one block a stage, a
-    quarter of the width. RSA acts on half of the images, since so few epochs overfit little.
+    It has one branch with both paths (the row "2-stripe+RP+ABP+RSA" of Table V), one block per
+    stage, and a quarter of the width. RSA acts on half of the images, since so few epochs overfit
+    little.
     """
     return ExperimentConfig(
         dataset=dataset,
@@ -56,7 +60,7 @@ def small(dataset: str, epochs: int) -> ExperimentConfig:
 
 
 def tiny(dataset: str) -> ExperimentConfig:
-    """A network of a few channels, for a few images: to see that everything works."""
+    """A network of a few channels, for a quick check on a few images."""
     base = small(dataset, epochs=3)
     return replace(
         base,
@@ -65,8 +69,46 @@ def tiny(dataset: str) -> ExperimentConfig:
     )
 
 
-def of_sweeps(dataset: str) -> dict[str, ExperimentConfig]:
-    """The configurations that tables and figures start from; `dataset` is the paper's."""
+def presets_for(dataset: str) -> dict[str, ExperimentConfig]:
+    """Presets of a dataset by name; the first is the default.
+
+    Args:
+        dataset: any name that `data_prep.prepare_dataset` accepts. Presets of "synthetic" choose
+            its variant (demo, tiny or full); those of "synthetic/NAME" keep it, and the preset of
+            that name is the default.
+    """
+    family, _, variant = dataset.partition("/")
+    if family == "synthetic":
+        demo = small("synthetic/demo", epochs=24)
+        found = {
+            "demo": demo,
+            "tiny": tiny("synthetic/tiny"),
+            "mgn": mgn(demo),
+            "pcb": pcb(demo),
+            "paper": paper("synthetic/full"),
+        }
+        if variant:
+            names = sorted(found, key=lambda name: name != variant)
+            found = {name: replace(found[name], dataset=dataset) for name in names}
+        return found
+    cpu = small(dataset, epochs=_CPU_EPOCHS.get(family, 24))
+    return {
+        "paper": paper(dataset),
+        "gpu": gpu(dataset),
+        "cpu": cpu,
+        "mgn": mgn(paper(dataset)),
+        "pcb": pcb(paper(dataset)),
+        "mgn_cpu": mgn(cpu),
+        "pcb_cpu": pcb(cpu),
+    }
+
+
+def sweep_presets(dataset: str) -> dict[str, ExperimentConfig]:
+    """Presets of tables and figures by name.
+
+    Args:
+        dataset: dataset of the presets `paper` and `gpu`.
+    """
     return {
         "paper": paper(dataset),
         "gpu": gpu(dataset),
@@ -82,14 +124,14 @@ def components(
     abp: bool = False,
     rsa: bool = False,
 ) -> ExperimentConfig:
-    """Chosen components of RMGL, and no others; without any it is the baseline of Table V.
+    """Selects components of RMGL. Without any of them it is the baseline of Table V.
 
     Args:
-        base: what else is to be trained, and how.
+        base: configuration of everything else.
         granularities: stripes of each branch.
         paths: both are "+RP", the receptive one alone is "only RP".
-        abp: activation balanced pooling, of the original path.
-        rsa: random shifting, with the base's probability, or always if that is 0.
+        abp: use activation balanced pooling on the original path.
+        rsa: use random shifting with the base's probability, or with 1 if that is 0.
     """
     shifting = base.augment.shifting
     probability = (shifting.probability or 1.0) if rsa else 0.0
@@ -103,17 +145,17 @@ def components(
 
 
 def rmgl(base: ExperimentConfig) -> ExperimentConfig:
-    """Two-branch RMGL with all components, whatever the base has of them."""
+    """Two-branch RMGL with all components, regardless of those of the base."""
     return components(base, (2, 3), ("original", "receptive"), abp=True, rsa=True)
 
 
 def mgn(base: ExperimentConfig) -> ExperimentConfig:
-    """MGN (Wang et al., ACM MM 2018) in RMGL's network, under the base's budget.
+    """MGN (Wang et al., ACM MM 2018) in RMGL's network, with the budget of the base.
 
-    A global branch beside those of 2 and 3 stripes, one path, no ABP and no RSA; a ReLU after the
-    reduction; a triplet loss on each global feature, of margin 1.2. Unlike MGN's own, the global
-    branch keeps the last stage's resolution, and the global features are classified after their
-    reduction.
+    It has a global branch and branches of 2 and 3 stripes, one path, no ABP and no RSA, a ReLU
+    after the reduction, and a triplet loss with margin 1.2 on each global feature. Unlike in the
+    original, the global branch keeps the resolution of the last stage, and global features are
+    classified after their reduction.
     """
     config = components(base, (1, 2, 3))
     return replace(
@@ -124,9 +166,9 @@ def mgn(base: ExperimentConfig) -> ExperimentConfig:
 
 
 def pcb(base: ExperimentConfig) -> ExperimentConfig:
-    """PCB (Sun et al., ECCV 2018) in RMGL's network, under the base's budget.
+    """PCB (Sun et al., ECCV 2018) in RMGL's network, with the budget of the base.
 
-    Six stripes pooled by the average, no global feature, cross-entropy alone.
+    It has six average-pooled stripes, no global feature, and only the cross-entropy loss.
     """
     config = components(base, (6,))
     return replace(
@@ -137,8 +179,12 @@ def pcb(base: ExperimentConfig) -> ExperimentConfig:
 
 
 def reranked(
-    base: ExperimentConfig, change: Callable[[ExperimentConfig], ExperimentConfig]
-) -> ExperimentConfig:
-    """A changed base that is re-ranked too."""
-    config = change(base)
-    return replace(config, eval=replace(config.eval, rerank=True))
+    overrides: Callable[[ExperimentConfig], ExperimentConfig],
+) -> Callable[[ExperimentConfig], ExperimentConfig]:
+    """Adds re-ranking to the overrides of a row."""
+
+    def with_reranking(base: ExperimentConfig) -> ExperimentConfig:
+        config = overrides(base)
+        return replace(config, eval=replace(config.eval, rerank=True))
+
+    return with_reranking

@@ -1,150 +1,116 @@
-"""What every experiment does: prepare the data, train, evaluate, print one table."""
+"""Training and evaluation of one configuration in one work directory."""
 
-import dataclasses
 import hashlib
-import sys
+import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
+import jax
+import numpy as np
 from rich.console import Console
 
+from data_prep.errors import InputError, MissingFileError
 from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
-from rmgl_jax.evaluation.result import PaperNumbers
-from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
+from rmgl_jax.data.store import Split
+from rmgl_jax.evaluation import protocol
+from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
+from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
+from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, print_results
+from rmgl_jax.experiment.splits import QueryAndGallery, load_train_and_test
+from rmgl_jax.models.pretrained import load_backbone
+from rmgl_jax.training import loop
+from rmgl_jax.training.run_info import save_run_info
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """One run. What is not under model, augment, loss, optimizer, train or eval can't change it."""
+def train(
+    config: ExperimentConfig,
+    workdir: str | os.PathLike[str],
+    *,
+    source: Path | None = None,
+    data_dir: Path | None = None,
+    allow_partial: bool = False,
+    weights: Path | None = None,
+    baselines: bool = False,
+    figures: bool = False,
+    paper: PaperNumbers | None = None,
+    console: Console | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> EvaluationResult | None:
+    """Prepares the data, trains or resumes, evaluates the last step, and writes `result.json`.
 
-    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
-    """What is trained, and how."""
-    workdir: str
-    """Directory of the run: configuration, logs, checkpoints, result. A run in it goes on."""
-    preset: str = "paper"
-    """Named configuration that the other options change; the experiment's docstring lists them."""
-    source: Path | None = None
-    """Directory of the data set's files; needed once, to prepare it."""
-    data_dir: Path | None = None
-    """Where prepared data sets are kept (TFDS's own directory by default)."""
-    allow_partial: bool = False
-    """Accepts other image counts than the published ones."""
-    weights: Path | None = None
-    """ImageNet weights of the backbone (.safetensors, .pth); without, it starts from random."""
-    baselines: bool = False
-    """Also ranks by raw pixels and by color histograms: the floor a network must rise above."""
-    figures: bool = False
-    """Ends by writing report.html with pictures, of real people too if the data set has them."""
-    distributed: DistributedOptions = field(default_factory=DistributedOptions)
-
-
-def main(presets: Mapping[str, ExperimentConfig], paper: PaperNumbers, description: str) -> None:
-    """The command line of an experiment.
+    Interrupted runs resume from the last checkpoint and finish bit-identically. A finished run is
+    only evaluated again. A dataset without query and gallery is trained on and not evaluated.
+    On several processes all call this with the same arguments; process 0 prints and writes.
 
     Args:
-        presets: configurations by name; the first is the default.
-        paper: numbers to print beside ours.
-        description: the experiment's docstring, for `--help`.
-    """
-    options = parse(presets, description, sys.argv[1:])
-    console = Console()
-    silence_loggers()
-    with report_errors(console):
-        start_jax(options.distributed)
-        run(options, paper, console)
-
-
-def parse(
-    presets: Mapping[str, ExperimentConfig], description: str, arguments: list[str]
-) -> RunOptions:
-    """The options of a command line: a preset, changed by whatever else is given."""
-    preset = chosen_preset(presets, arguments)
-    config = presets[preset]
-    default = RunOptions(
-        experiment=config,
-        workdir=f"runs/{config.dataset.replace('/', '_')}_{preset}",
-        preset=preset,
-    )
-    program = f"python -m experiments.{Path(sys.argv[0]).stem}"
-    return tyro.cli(
-        RunOptions, prog=program, default=default, args=arguments, description=description
-    )
-
-
-def chosen_preset(presets: Mapping[str, ExperimentConfig], arguments: Sequence[str]) -> str:
-    """The preset that a command line names, which decides the defaults of all else."""
-    preset = next(iter(presets))
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--preset":
-            preset = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
-    if preset not in presets:
-        sys.exit(f"There is no preset {preset!r}; there is {', '.join(presets)}.")
-    return preset
-
-
-def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
-    """Prepares, trains and evaluates; prints the table and writes `result.json`.
+        config: `model.num_classes` and `pretrained` are filled in from the data and `weights`.
+        workdir: directory for configuration, logs, checkpoints and result.
+        source: directory of the dataset's files, needed to prepare it on first use.
+        data_dir: directory of prepared datasets; None is TFDS's own.
+        allow_partial: accept other image counts than the published ones.
+        weights: ImageNet weights of the backbone; None starts from random ones.
+        baselines: also rank by raw pixels and by color histograms.
+        figures: write `report.html` with pictures of the dataset at the end.
+        paper: published numbers to print next to the result.
+        console: for messages, progress and the table; None is silent.
+        on_step: called with the number of finished steps after each step of this process.
 
     Returns:
-        The `EvaluationResult` of the last step.
+        The result of the last step; None if the dataset has no query and gallery.
+
+    Raises:
+        InputError: an argument is wrong, or `workdir` belongs to another configuration.
+        MissingFileError: the data or the weights are not there.
+        NonFiniteLossError: the loss became NaN or infinite.
     """
-    if not options.workdir.strip():
-        raise ValueError("The work directory is empty: --workdir wants a path.")
-    if "://" in options.workdir:
-        raise ValueError(f"--workdir must be a directory that is mounted, got {options.workdir}.")
-    workdir = Path(options.workdir).expanduser()
-    # Only now: importing these asks jax for its devices, which must follow `start_jax`.
-    import jax
-
-    from rmgl_jax.evaluation.protocol import evaluate_splits
-    from rmgl_jax.evaluation.result import EvaluationResult, print_results
-    from rmgl_jax.models.pretrained import load_backbone
-    from rmgl_jax.training.loop import train_loop
-    from rmgl_jax.training.run_info import save_run_info
-
-    if options.figures and jax.process_count() > 1:
-        raise ValueError(
-            "--figures wants a single process; `python -m rmgl_jax.report` writes the report of "
-            "a finished run."
-        )
-    chief = jax.process_index() == 0
-    if not chief:
+    directory = _check_workdir(workdir)
+    is_main_process = jax.process_index() == 0
+    if console is None or not is_main_process:
         console = Console(quiet=True)
-    config = dataclasses.replace(options.experiment, pretrained=fingerprint(options.weights))
-    train_split, query, gallery = load_splits(options, config)
-    model = dataclasses.replace(config.model, num_classes=train_split.num_classes)
-    config = dataclasses.replace(config, model=model)
-    console.print(_describe(config, train_split, query, gallery), highlight=False)
+    if figures and jax.process_count() > 1:
+        raise InputError(
+            f"--figures requires a single process, got {jax.process_count()}; "
+            "`python -m rmgl_jax.report` writes the report of a finished run."
+        )
+    config = replace(config, pretrained=describe_weights(weights))
+    train_split, test = load_train_and_test(
+        config.dataset,
+        config.model.image_size,
+        source=source,
+        data_dir=data_dir,
+        allow_partial=allow_partial,
+    )
+    if test is None and (baselines or figures):
+        raise InputError(
+            f"{train_split.dataset} has no query and gallery images, which --baselines and "
+            "--figures require."
+        )
+    model = replace(config.model, num_classes=train_split.num_classes)
+    config = replace(config, model=model)
+    console.print(_describe(config, train_split, test), highlight=False)
 
-    def initialize(variables: dict[str, Any]) -> dict[str, Any]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            variables = load_backbone(options.weights, variables, model)
-        for warning in caught:
-            console.print(f"Note: {warning.message}", highlight=False, markup=False)
-        return variables
-
-    results: list[EvaluationResult] = []
-
-    def measure(variables: dict[str, Any], step: int | None = None) -> dict[str, float]:
-        result = evaluate_splits(
+    def measure(variables: dict[str, Any]) -> EvaluationResult:
+        assert test is not None
+        return protocol.evaluate_splits(
             model,
             variables,
-            query,
-            gallery,
+            *test,
             config.eval,
-            checkpoint=str(workdir),
-            step=step,
+            checkpoint=str(directory),
             trained_on=config.dataset,
             console=console if console.is_terminal else None,
         )
-        results.append(result)
+
+    result: EvaluationResult | None = None
+    trained = False
+
+    def evaluate_checkpoint(variables: dict[str, Any]) -> dict[str, float]:
+        nonlocal result
+        result = measure(variables)
         return {
             "rank-1": float(result.plain.cmc[0]),
             "mean_ap": result.plain.mean_ap,
@@ -152,75 +118,101 @@ def run(options: RunOptions, paper: PaperNumbers, console: Console) -> Any:
             "mean_inp": result.plain.mean_inp,
         }
 
-    state = train_loop(
+    def count_step(done: int) -> None:
+        nonlocal trained
+        trained = True
+        if on_step is not None:
+            on_step(done)
+
+    state = loop.train_loop(
         config,
         train_split,
-        workdir,
-        initialize=initialize if options.weights else None,
-        evaluate=measure,
+        directory,
+        initialize=_backbone_loader(weights, config, console) if weights else None,
+        evaluate=evaluate_checkpoint if test else None,
         console=console,
+        on_step=count_step,
     )
-    if not results:  # The run was complete before.
-        measure({"params": state.params, "batch_stats": state.batch_stats})
-    elif chief:
-        save_run_info(workdir)
-    result = dataclasses.replace(results[-1], step=str(int(state.step)))
-    if chief:
-        write_text(workdir / "result.json", result.to_json())
-    floor = rank_baselines(query, gallery) if options.baselines and chief else None
-    print_results([result], paper, baselines=floor, console=console)
-    if options.figures:
+    if trained and is_main_process:
+        save_run_info(directory)
+    if test is None:
+        console.print(
+            f"{train_split.dataset} has no query and gallery images: nothing was evaluated.",
+            highlight=False,
+        )
+    else:
+        if result is None:  # The run was complete before.
+            result = measure({"params": state.params, "batch_stats": state.batch_stats})
+        result = replace(result, step=str(int(state.step)))
+        if is_main_process:
+            write_text(directory / "result.json", result.to_json())
+        others = rank_baselines(*test) if baselines and is_main_process else None
+        print_results([result], paper, baselines=others, console=console)
+    if figures:
+        # Imports matplotlib, which few runs need.
         from rmgl_jax.report.page import write_report
 
-        report = write_report(workdir, data_dir=options.data_dir, figures=True)
+        report = write_report(directory, data_dir=data_dir, figures=True)
         console.print(f"The report is in {report}", highlight=False, markup=False)
-    console.print(f"Everything of this run is in {workdir}", highlight=False)
+    console.print(f"Everything of this run is in {directory}", highlight=False)
     return result
 
 
-def rank_baselines(query: Any, gallery: Any) -> dict[str, Any]:
-    """`RankMetrics` of what needs no network, by name."""
-    from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
-    from rmgl_jax.evaluation.ranking import rank_features
+def describe_weights(weights: Path | None) -> str:
+    """Name and digest of a weights file, as a configuration records it; "none" without one.
 
-    identities = (query.pids, query.camids, gallery.pids, gallery.camids)
-    methods = {"raw pixels": pixel_embedding, "color histograms": color_histogram_embedding}
-    return {
-        name: rank_features(embed(query.images), embed(gallery.images), *identities)
-        for name, embed in methods.items()
-    }
-
-
-def load_splits(options: RunOptions, config: ExperimentConfig) -> tuple[Any, Any, Any]:
-    """The decoded train, query and gallery splits; prepared and decoded on first use."""
-    from data_prep import prepare_dataset
-    from rmgl_jax.data.store import prepare
-
-    builder = prepare_dataset(
-        config.dataset, options.source, options.data_dir, allow_partial=options.allow_partial
-    )
-    return tuple(
-        prepare(builder, split, config.model.image_size) for split in ("train", "query", "gallery")
-    )
-
-
-def _describe(config: ExperimentConfig, train: Any, query: Any, gallery: Any) -> str:
-    import jax
-
-    devices = jax.devices()
-    return (
-        f"{train.dataset} {train.version}: train {len(train.pids):,} images of "
-        f"{train.num_classes:,} identities, query {len(query.pids):,}, gallery "
-        f"{len(gallery.pids):,} at {config.model.image_size[0]}x{config.model.image_size[1]}; "
-        f"backbone from {config.pretrained}; {len(devices)} x {devices[0].device_kind}, "
-        f"seed {config.train.seed}"
-    )
-
-
-def fingerprint(weights: Path | None) -> str:
-    """Name and digest of a weights file, as a configuration records it."""
+    Raises:
+        MissingFileError: there is no such file.
+    """
     if weights is None:
         return "none"
     if not weights.is_file():
-        raise FileNotFoundError(f"There is no weights file {weights}.")
+        raise MissingFileError(f"There is no weights file {weights}.")
     return f"{weights.name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
+
+
+def rank_baselines(query: Split, gallery: Split) -> dict[str, RankMetrics]:
+    """Retrieval by raw pixels and by color histograms, without a network."""
+    identities = (query.pids, query.camids, gallery.pids, gallery.camids)
+    methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "raw pixels": pixel_embedding,
+        "color histograms": color_histogram_embedding,
+    }
+    return {
+        name: rank_features(extract(query.images), extract(gallery.images), *identities)
+        for name, extract in methods.items()
+    }
+
+
+def _check_workdir(workdir: str | os.PathLike[str]) -> Path:
+    name = os.fspath(workdir)
+    if not name.strip():
+        raise InputError(f"--workdir must be the path of a directory, got {name!r}.")
+    if "://" in name:
+        raise InputError(f"--workdir must be a mounted directory, got {name}.")
+    return Path(name).expanduser()
+
+
+def _backbone_loader(weights: Path, config: ExperimentConfig, console: Console) -> loop.Initialize:
+    def initialize(variables: dict[str, Any]) -> dict[str, Any]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            variables = load_backbone(weights, variables, config.model)
+        for warning in caught:
+            console.print(f"Note: {warning.message}", highlight=False, markup=False)
+        return variables
+
+    return initialize
+
+
+def _describe(config: ExperimentConfig, train: Split, test: QueryAndGallery | None) -> str:
+    devices = jax.devices()
+    counts = f"train {len(train.pids):,} images of {train.num_classes:,} identities"
+    if test is not None:
+        counts += f", query {len(test[0].pids):,}, gallery {len(test[1].pids):,}"
+    return (
+        f"{train.dataset} {train.version}: {counts} at "
+        f"{config.model.image_size[0]}x{config.model.image_size[1]}; "
+        f"backbone from {config.pretrained}; {len(devices)} x {devices[0].device_kind}, "
+        f"seed {config.train.seed}"
+    )

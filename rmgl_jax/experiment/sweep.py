@@ -1,55 +1,42 @@
-"""A table or figure of the paper: runs of named configurations, one after another.
+"""Tables and figures of the paper: runs of named configurations, one after another.
 
-Every run has a work directory of its own, `<workdir>/<row>/seed<k>`, with what any run has in it.
-A sweep that was interrupted goes on: finished runs are not run again, the one that was interrupted
-goes on from its checkpoint. What is shown is read from the runs' files alone.
+Every run has its own work directory, `<workdir>/<row>/seed<k>`. An interrupted sweep resumes:
+finished runs are not repeated, and the interrupted one continues from its checkpoint. Tables and
+figures are made from the files of the runs alone.
 """
 
 import gc
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
+import jax
 from rich.console import Console
 
+from data_prep.errors import ExpectedError, InputError
+from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
-from rmgl_jax.evaluation.result import PaperNumbers
-from rmgl_jax.experiment import run as single
-from rmgl_jax.experiment.results import RERANKED, Row, Sweep
-from rmgl_jax.experiment.run import RunOptions
-from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
+from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers
+from rmgl_jax.experiment.figure import draw
+from rmgl_jax.experiment.options import SweepOptions
+from rmgl_jax.experiment.results import RERANKED, Results, Row, Sweep
+from rmgl_jax.experiment.run import describe_weights, train
+from rmgl_jax.experiment.splits import load_train_and_test
+from rmgl_jax.experiment.table import (
+    SIGNIFICANT,
+    difference_grid,
+    paper_grid,
+    to_markdown,
+    to_rich,
+)
+from rmgl_jax.training.run_directory import CONFIG_NAME, differences, read_config
 
-if TYPE_CHECKING:  # Importing this asks jax for its devices.
-    from rmgl_jax.evaluation.result import EvaluationResult
-
-
-@dataclass(frozen=True)
-class SweepOptions:
-    """One sweep. What is under model, augment and so on is changed in all rows, before theirs."""
-
-    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
-    """What the rows start from."""
-    workdir: Path
-    """Directory of the sweep: one directory a run, and the table. A sweep in it goes on."""
-    preset: str = "paper"
-    """Named configuration that the other options change; see the run card above."""
-    seeds: int = 1
-    """Runs of every row, with seeds from --train.seed on; their mean and spread are shown."""
-    rows: tuple[str, ...] = ()
-    """Names of the rows to run; all by default."""
-    only_draw: bool = False
-    """Runs nothing: shows what the runs that are there have given."""
-    source: Path | None = None
-    """Directory of the data set's files; needed once, to prepare it."""
-    data_dir: Path | None = None
-    """Where prepared data sets are kept (TFDS's own directory by default)."""
-    allow_partial: bool = False
-    """Accepts other image counts than the published ones."""
-    weights: Path | None = None
-    """ImageNet weights of the backbone (.safetensors, .pth); without, it starts from random."""
+_TEST_NOTE = (
+    "Mean and standard deviation over the n seeds, in percent. A difference of two rows is called "
+    f"significant where Welch's two-sided t-test gives p < {SIGNIFICANT:g}. Each test is made "
+    "on its own: among many rows some are significant by chance. One seed allows no claim. The "
+    "spread is that of training; it does not cover the choice of the test set."
+)
 
 
 @dataclass(frozen=True)
@@ -62,69 +49,55 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return f"{self.row.name}, seed {self.config.train.seed}"
 
     @property
     def result(self) -> Path:
-        """The file that is there when it has finished."""
+        """Result file, which exists when the run has finished."""
         return self.directory / "result.json"
 
-
-def main(sweep: Sweep, description: str) -> None:
-    """The command line of a table or figure.
-
-    Args:
-        sweep: its rows.
-        description: the module's docstring, for `--help`.
-    """
-    options = parse(sweep, description, sys.argv[1:])
-    console = Console()
-    silence_loggers()
-    with report_errors(console):
-        start_jax(DistributedOptions())
-        run_sweep(sweep, options, console)
+    @property
+    def paper(self) -> PaperNumbers:
+        """Published numbers of the row on the dataset it runs on."""
+        names = (self.config.dataset, self.config.dataset + RERANKED)
+        return {name: self.row.paper[name] for name in names if name in self.row.paper}
 
 
-def parse(sweep: Sweep, description: str, arguments: Sequence[str]) -> SweepOptions:
-    """The options of a command line: a preset, changed by whatever else is given."""
-    preset = single.chosen_preset(sweep.presets, arguments)
-    chosen = tyro.cli(
-        SweepOptions,
-        prog=f"python -m experiments.{sweep.name}",
-        default=SweepOptions(
-            experiment=sweep.presets[preset], workdir=Path("runs") / sweep.name, preset=preset
-        ),
-        args=arguments,
-        description=description,
+RunOne = Callable[[PlannedRun, SweepOptions, Console], object]
+"""Trains and evaluates; writes `config.json` and `result.json` into the run's directory."""
+
+
+def train_planned(planned: PlannedRun, options: SweepOptions, console: Console) -> None:
+    """Trains and evaluates one run of a sweep."""
+    train(
+        planned.config,
+        planned.directory,
+        source=options.data.source,
+        data_dir=options.data.data_dir,
+        allow_partial=options.data.allow_partial,
+        weights=options.weights,
+        paper=planned.paper,
+        console=console,
     )
-    if chosen.workdir == Path("runs") / sweep.name:
-        name = f"{sweep.name}_{chosen.experiment.dataset.replace('/', '_')}_{preset}"
-        chosen = replace(chosen, workdir=Path("runs") / name)
-    return chosen
 
 
 def run_sweep(
-    sweep: Sweep,
-    options: SweepOptions,
-    console: Console,
-    run_one: Callable[[RunOptions, PaperNumbers, Console], Any] = single.run,
+    sweep: Sweep, options: SweepOptions, console: Console, run_one: RunOne = train_planned
 ) -> None:
-    """Runs what is not done yet, seed by seed, and shows what has come out.
+    """Executes the runs that have no result yet, seed by seed, and shows all results.
 
     Args:
         sweep: the rows.
         options: which of them, how often and where.
-        console: where to print.
-        run_one: trains and evaluates; it writes `config.json` and `result.json` into its work
-            directory.
+        console: for messages and tables.
+        run_one: executes one run.
 
     Raises:
-        ValueError: an option is wrong; the work directory holds runs of another configuration; or
-            some rows failed, which are named after the others were run and shown.
+        InputError: an option is wrong, the dataset has no test set, or the work directory holds
+            runs of another configuration.
+        ExpectedError: some rows failed. They are named after the others were run and shown.
     """
-    from rmgl_jax.experiment.table import show
-
     selected = choose_rows(sweep, options.rows)
     plan, problems = make_plan(selected, options)
     for problem in problems:
@@ -134,128 +107,92 @@ def run_sweep(
         problems += _run_all(plan, options, console, run_one)
     show(sweep, finished_runs(selected, options), options, console)
     if problems and not options.only_draw:
-        raise ValueError(f"{len(problems)} without a result. {' '.join(problems)}")
+        raise ExpectedError(f"{len(problems)} without a result. {' '.join(problems)}")
 
 
 def choose_rows(sweep: Sweep, names: Sequence[str]) -> tuple[Row, ...]:
-    """The rows of these names, in the table's order; all if there are no names.
+    """Rows of these names in the order of the table; all rows if no names are given.
 
     Raises:
-        ValueError: there is no such row.
+        InputError: there is no such row.
     """
     known = [row.name for row in sweep.rows]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(
-            f"{sweep.name} has no row {', '.join(unknown)}; it has {', '.join(known)}."
+        raise InputError(
+            f"{sweep.name} has no row {', '.join(unknown)}; its rows are {', '.join(known)}."
         )
     return tuple(row for row in sweep.rows if not names or row.name in names)
 
 
 def make_plan(rows: Sequence[Row], options: SweepOptions) -> tuple[list[PlannedRun], list[str]]:
-    """All runs, seed by seed, so that a sweep that is stopped early has whole tables.
+    """All runs, seed by seed, so that a sweep that is stopped early has complete tables.
 
     Returns:
-        The runs, and a sentence for each row that can't be made from this preset: four stripes of
-        a map of six rows, say.
+        The runs, and a message for each row that is impossible with this preset, such as four
+        stripes of a map of six rows.
+
+    Raises:
+        InputError: the number of seeds is not positive.
     """
     if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {options.seeds}.")
-    base = replace(options.experiment, pretrained=single.fingerprint(options.weights))
+        raise InputError(f"--seeds must be at least 1, got {options.seeds}.")
+    base = replace(options.experiment, pretrained=describe_weights(options.weights))
     possible, problems = [], []
     for row in rows:
         try:
-            row.change(base)
+            row.overrides(base)
             possible.append(row)
         except ValueError as error:
-            problems.append(f"{row.name} is not possible here: {error}")
+            problems.append(f"{row.name} is not possible with this preset: {error}")
     first = base.train.seed
     seeds = range(first, first + options.seeds)
     return [_plan(row, base, seed, options) for seed in seeds for row in possible], problems
 
 
 def _plan(row: Row, base: ExperimentConfig, seed: int, options: SweepOptions) -> PlannedRun:
-    config = row.change(base)
+    config = row.overrides(base)
     config = replace(config, train=replace(config.train, seed=seed))
     return PlannedRun(row, config, options.workdir.expanduser() / row.name / f"seed{seed}")
 
 
-def finished_runs(
-    rows: Sequence[Row], options: SweepOptions
-) -> "dict[Row, list[EvaluationResult]]":
-    """What the finished runs of each row have given, whatever seeds they had.
-
-    Raises:
-        ValueError: one is of another configuration, or they started from different weights.
-    """
-    from rmgl_jax.evaluation.result import EvaluationResult
-    from rmgl_jax.training.run_directory import read_config
-
-    found: dict[Row, list[EvaluationResult]] = {row: [] for row in rows}
-    started_from = {}
-    for row in rows:
-        directory = options.workdir.expanduser() / row.name
-        seeds = (path.parent.name[4:] for path in directory.glob("seed*/result.json"))
-        for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
-            planned = _plan(row, options.experiment, seed, options)
-            check_plan([planned], drawing=True)
-            started_from[read_config(planned.directory).pretrained] = planned.name
-            try:
-                text = planned.result.read_text()
-                found[row].append(EvaluationResult.from_json(text))
-            except ValueError as error:
-                raise ValueError(f"{planned.result} is damaged: {error}") from error
-    if len(started_from) > 1:
-        each = ", ".join(f"{weights} ({name})" for weights, name in started_from.items())
-        raise ValueError(f"The runs of one table started from different weights: {each}.")
-    return found
-
-
-def check_plan(plan: Sequence[PlannedRun], drawing: bool = False) -> None:
-    """Refuses work directories that hold runs of other configurations.
+def check_plan(plan: Sequence[PlannedRun], any_weights: bool = False) -> None:
+    """Checks that existing work directories hold runs of the planned configurations.
 
     Args:
         plan: the runs.
-        drawing: the weights that they started from need not be at hand.
+        any_weights: accept runs that started from other weights.
 
     Raises:
-        ValueError: naming the run and every field that differs.
+        InputError: names the run and every field that differs.
     """
     for planned in plan:
-        differing = list(_differences(planned, drawing))
+        differing = list(_differences(planned, any_weights))
         if differing:
-            raise ValueError(
+            raise InputError(
                 f"{planned.directory} holds a run of another configuration: "
                 f"{'; '.join(differing)}. Use another --workdir, or the old values."
             )
 
 
-def _differences(planned: PlannedRun, drawing: bool) -> Iterator[str]:
-    from rmgl_jax.training.run_directory import CONFIG_NAME, differences, read_config
-
+def _differences(planned: PlannedRun, any_weights: bool) -> Iterator[str]:
     if not planned.result.exists() and not (planned.directory / CONFIG_NAME).exists():
         return
     stored, mine = read_config(planned.directory), planned.config
     # The number of identities comes from the data.
     mine = replace(mine, model=replace(mine.model, num_classes=stored.model.num_classes))
-    if drawing:
+    if any_weights:
         mine = replace(mine, pretrained=stored.pretrained)
     yield from differences(asdict(stored), asdict(mine))
 
 
 def _run_all(
-    plan: Sequence[PlannedRun],
-    options: SweepOptions,
-    console: Console,
-    run_one: Callable[[RunOptions, PaperNumbers, Console], Any],
+    plan: Sequence[PlannedRun], options: SweepOptions, console: Console, run_one: RunOne
 ) -> list[str]:
-    """Runs what has no result yet; a sentence for each that failed."""
-    import jax
-
+    """Executes the runs that have no result yet; returns a message for each that failed."""
     problems: list[str] = []
     if plan and not all(planned.result.exists() for planned in plan):
-        # Prepared and decoded once; what is wrong with the data is said once.
-        single.load_splits(_settings(plan[0], options), plan[0].config)
+        _check_data(plan[0].config, options)
     for number, planned in enumerate(plan, start=1):
         heading = f"[{number}/{len(plan)}] {planned.name}"
         if planned.result.exists():
@@ -263,8 +200,8 @@ def _run_all(
             continue
         console.rule(heading.replace("[", r"\["))
         try:
-            run_one(_settings(planned, options), paper_of(planned), console)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            run_one(planned, options, console)
+        except (ExpectedError, OSError, RuntimeError) as error:
             problems.append(f"{planned.name}: {type(error).__name__}: {error}")
             console.print(f"Failed: {problems[-1]}", highlight=False, markup=False)
         finally:
@@ -274,20 +211,97 @@ def _run_all(
     return problems
 
 
-def paper_of(planned: PlannedRun) -> PaperNumbers:
-    """The row's published numbers of the data set that it runs on."""
-    dataset = planned.config.dataset
-    names = (dataset, dataset + RERANKED)
-    return {name: planned.row.paper[name] for name in names if name in planned.row.paper}
-
-
-def _settings(planned: PlannedRun, options: SweepOptions) -> RunOptions:
-    return RunOptions(
-        experiment=planned.config,
-        workdir=str(planned.directory),
-        preset=options.preset,
-        source=options.source,
-        data_dir=options.data_dir,
-        allow_partial=options.allow_partial,
-        weights=options.weights,
+def _check_data(config: ExperimentConfig, options: SweepOptions) -> None:
+    """Prepares and decodes the data once, so that its problems are reported once."""
+    _, test = load_train_and_test(
+        config.dataset,
+        config.model.image_size,
+        source=options.data.source,
+        data_dir=options.data.data_dir,
+        allow_partial=options.data.allow_partial,
     )
+    if test is None:
+        raise InputError(
+            f"{config.dataset} has no query and gallery images, which tables and figures require."
+        )
+
+
+def finished_runs(rows: Sequence[Row], options: SweepOptions) -> dict[Row, list[EvaluationResult]]:
+    """Results of the finished runs of each row, of whatever seeds.
+
+    Raises:
+        InputError: a run has another configuration, the runs started from different weights, or a
+            result is damaged.
+    """
+    found: dict[Row, list[EvaluationResult]] = {row: [] for row in rows}
+    weights: dict[str, str] = {}
+    for row in rows:
+        directory = options.workdir.expanduser() / row.name
+        seeds = (path.parent.name[4:] for path in directory.glob("seed*/result.json"))
+        for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
+            planned = _plan(row, options.experiment, seed, options)
+            check_plan([planned], any_weights=True)
+            weights[read_config(planned.directory).pretrained] = planned.name
+            try:
+                found[row].append(EvaluationResult.from_json(planned.result.read_text()))
+            except ValueError as error:
+                raise InputError(f"{planned.result} is damaged: {error}") from error
+    if len(weights) > 1:
+        each = ", ".join(f"{name} ({run})" for name, run in weights.items())
+        raise InputError(f"The runs of one table started from different weights: {each}.")
+    return found
+
+
+def show(sweep: Sweep, results: Results, options: SweepOptions, console: Console) -> None:
+    """Prints the tables of a sweep, and writes them as Markdown and its figure as PNG."""
+    if not any(results.values()):
+        console.print("No run has finished yet: there is nothing to show.", highlight=False)
+        return
+    dataset = options.experiment.dataset
+    grids = [paper_grid(sweep, results, dataset)]
+    if grid := difference_grid(results):
+        grids.append(grid)
+    notes = _notes(sweep, results, options)
+    for grid in grids:
+        console.print(to_rich(grid))
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    path = options.workdir.expanduser() / f"{sweep.name}.md"
+    if any(row.points for row in results):
+        draw(sweep, results, dataset, path.with_suffix(".png"))
+        console.print(f"Drawn to {path.with_suffix('.png')}", highlight=False, markup=False)
+    parts = [f"# {sweep.title}", *notes, *map(to_markdown, grids)]
+    write_text(path, "\n\n".join(parts) + "\n")
+    console.print(f"Written to {path}", highlight=False, markup=False)
+
+
+def _notes(sweep: Sweep, results: Results, options: SweepOptions) -> list[str]:
+    """Conditions of the measurement, and the rows that are missing."""
+    config = options.experiment
+    size = "x".join(map(str, config.model.image_size))
+    first = next(run for runs in results.values() for run in runs)
+    notes = [
+        f"{first.dataset} {first.version}, {first.n_query:,} queries, {first.n_gallery:,} gallery "
+        f"images; preset {options.preset}: {size}, {config.train.epochs} epochs of batches of "
+        f"{config.train.num_ids} x {config.train.num_instances}, stages of "
+        f"{config.model.depth} blocks, "
+        f"width {config.model.width}. The result is that of the last step.",
+        _TEST_NOTE,
+    ]
+    datasets = sorted({key.removesuffix(RERANKED) for row in results for key in row.paper})
+    if datasets and config.dataset not in datasets:
+        notes.append(
+            f"The paper has numbers of {', '.join(datasets)} only, not of {config.dataset}."
+        )
+    elif datasets:
+        notes.append(
+            "The paper does not say which mAP it reports; the difference is to the step one. It "
+            "gives no spread. Its network is ResNet-50 with ImageNet weights at 384x128."
+        )
+    missing = [row.name for row, runs in results.items() if not runs]
+    if missing:
+        notes.append(f"Not run: {', '.join(missing)}.")
+    left_out = [row.name for row in sweep.rows if row not in results]
+    if left_out:
+        notes.append(f"Not selected: {', '.join(left_out)}.")
+    return [*notes, sweep.note] if sweep.note else notes
