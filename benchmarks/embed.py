@@ -4,7 +4,7 @@
     python -m benchmarks.embed --preset gpu --batch-size 256    # ResNet-50 at 384x128, bfloat16
 
 The gallery consists of rendered JPEGs at Market-1501's resolution, repeated. Decoding is the first
-call of `data.store.prepare`, which includes resizing; later runs reuse its file. Embedding is
+call of `data.store.decode_split`, which includes resizing; later runs reuse its file. Embedding is
 `evaluation.embedding.embed` from the decoded file, of image and mirrored image, after one batch
 that compiles. Prints medians over the rounds. `--passes 1` leaves out the mirrored images.
 """
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from data_prep import prepare_dataset
 from data_prep.synthetic.render import render
-from rmgl_jax.data.store import prepare
+from rmgl_jax.data.store import decode_split
 from rmgl_jax.evaluation.embedding import embed
 from rmgl_jax.experiment import presets
 from rmgl_jax.models.rmgl import RMGL
@@ -64,7 +64,7 @@ def main():
         for number in range(arguments.rounds):
             with tempfile.TemporaryDirectory(dir=directory) as store:
                 start = time.perf_counter()
-                images = prepare(builder, "gallery", model.image_size, store).images
+                images = decode_split(builder, "gallery", model.image_size, store).images
                 decoding.append(time.perf_counter() - start)
                 if not number:
                     embed(model, variables, images[: arguments.batch_size], **options)

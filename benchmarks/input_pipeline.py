@@ -92,7 +92,7 @@ def measure(builder, size, rounds):
     from rmgl_jax.config import AugmentConfig
     from rmgl_jax.data.augment import augment
     from rmgl_jax.data.sampler import identity_batches
-    from rmgl_jax.data.store import prepare
+    from rmgl_jax.data.store import decode_split
 
     cores = len(os.sched_getaffinity(0))
     run = jax.jit(partial(augment, config=AugmentConfig()))
@@ -107,11 +107,11 @@ def measure(builder, size, rounds):
             for processes in (1, cores):
                 with tempfile.TemporaryDirectory() as store:
                     took = seconds(
-                        partial(prepare, builder, "train", size, store, processes=processes)
+                        partial(decode_split, builder, "train", size, store, processes=processes)
                     )
-                    split_size = len(prepare(builder, "train", size, store))
+                    split_size = len(decode_split(builder, "train", size, store))
                 add(f"decode once, {processes} processes", split_size / took)
-            split = prepare(builder, "train", size)
+            split = decode_split(builder, "train", size)
 
             took = seconds(partial(identity_batches, split.labels, PERSONS, IMAGES, 0, number))
             batches = identity_batches(split.labels, PERSONS, IMAGES, 0, number)

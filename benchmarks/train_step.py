@@ -99,9 +99,9 @@ def forward_operations(model, variables, images):
 
 def jax_network(problem, parallel):
     """Sets up this project's network: functions to run by name, and facts."""
-    from rmgl_jax.cpu.host_memory import keep_freed_pages
+    from rmgl_jax.cpu import keep_freed_memory
 
-    keep_freed_pages()
+    keep_freed_memory()
     import jax
     import jax.numpy as jnp
 
@@ -156,9 +156,9 @@ def jax_network(problem, parallel):
 
 def ceilings(problem):
     """Sets up the limits of the machine: a large matrix product, and copying a long array."""
-    from rmgl_jax.cpu.host_memory import keep_freed_pages
+    from rmgl_jax.cpu import keep_freed_memory
 
-    keep_freed_pages()
+    keep_freed_memory()
     import jax
     import jax.numpy as jnp
 

@@ -10,11 +10,9 @@ from typing import Annotated, Literal
 
 from data_prep.errors import InputError
 from rmgl_jax.field_checks import Range, check_fields
+from rmgl_jax.stages import STAGES, FoldPosition, map_stride
 
 PathName = Literal["original", "receptive"]
-FoldPosition = Literal["input", "stem", "res2", "res3", "res4", "res5"]
-STAGES: tuple[FoldPosition, ...] = ("input", "stem", "res2", "res3", "res4", "res5")
-"""The maps of the network from the input to the output, in order. Each can be folded."""
 
 Pooling = Literal["max", "mean"]
 Count = Annotated[int, Range(1)]
@@ -157,8 +155,7 @@ class ModelConfig(_Checked):
 
     def map_height(self, stage: FoldPosition) -> int:
         """Height in rows of the map that `stage` gives (res5 keeps res4's: its stride is 1)."""
-        stride = {"input": 1, "stem": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 16}[stage]
-        return self.image_size[0] // stride
+        return self.image_size[0] // map_stride(stage)
 
     def fold_stripes(self, branch: int) -> int:
         """Stripes of the receptive path of branch number `branch`."""

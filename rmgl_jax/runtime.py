@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, is_expected
-from rmgl_jax.cpu.host_memory import keep_freed_pages
+from rmgl_jax.cpu import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DistributedOptions:
 
 def start_jax(options: DistributedOptions) -> None:
     """Configures host memory and the compilation cache, and joins the other processes if any."""
-    keep_freed_pages()
+    keep_freed_memory()
     enable_compilation_cache()
     if options.enabled:
         jax.distributed.initialize(options.coordinator, options.processes, options.process)
@@ -43,7 +43,7 @@ def start_jax(options: DistributedOptions) -> None:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the second start of a program takes seconds."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # not in the stub
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 

@@ -1,4 +1,4 @@
-"""Every command and program that the documentation shows can be given as it stands there."""
+"""Commands and programs in the documentation and in run cards are valid as they are written."""
 
 import importlib
 import re
@@ -9,46 +9,84 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmgl_jax.experiment import cross_dataset, run, sweep
+from rmgl_jax import cli
+from rmgl_jax.experiment import options
+from rmgl_jax.experiment.presets import presets_for
+from rmgl_jax.experiment.sweep import choose_rows
 from tests.trained_run import write_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN_CARDS = sorted((ROOT / "experiments").glob("*.py"))
+SOURCES = sorted((ROOT / "experiments").glob("*.py"))
+SOURCES += sorted((ROOT / "rmgl_jax" / "experiment").glob("*_command.py"))
 
 
 def commands() -> list[tuple[str, str]]:
-    """All `python -m` and `make` lines of pages and run cards, by where they stand."""
+    """All lines of `python -m`, `make` and `rmgl` with the name of their file."""
     found = []
-    for path in [*PAGES, *RUN_CARDS]:
+    for path in [*PAGES, *SOURCES]:
         text = path.read_text().replace("\\\n", " ")
-        for line in re.findall(r"(?:^|`)\s*((?:python -m|make) [^`\n]+)", text, re.MULTILINE):
+        pattern = r"(?:^|`)\s*((?:python -m|make|rmgl) [^`\n]+)"
+        for line in re.findall(pattern, text, re.MULTILINE):
             found.append((path.name, line.split("  #")[0].strip()))
     return found
 
 
+def parse(module_name: str, arguments: list[str]) -> None:
+    """Parses a command line of `python -m` with the parser that the module uses."""
+    module = importlib.import_module(module_name)
+    if module_name == "experiments.evaluate":
+        options.parse_evaluate("", arguments)
+    elif module_name == "experiments.table4_cross_dataset":
+        options.parse_cross_dataset("", arguments)
+    elif hasattr(module, "SWEEP"):
+        found = options.parse_sweep(module.SWEEP, "", arguments)
+        assert choose_rows(module.SWEEP, found.rows)
+    elif module_name.startswith("experiments."):
+        options.parse_run(module.PRESETS, "", arguments)
+    else:
+        # Commands of other packages: their own tests parse them.
+        assert module.__file__
+
+
+def parse_rmgl(command: str, arguments: list[str]) -> None:
+    """Parses a command line of `rmgl`."""
+    assert command in cli.COMMANDS
+    if command == "train":
+        dataset = options.find_value(arguments, "--dataset", "market1501")
+        options.parse_run(presets_for(dataset), "", arguments)
+    elif command == "evaluate" and arguments:
+        options.parse_evaluate("", arguments)
+
+
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_command_is_understood(page, command, monkeypatch):
+def test_command_is_valid(page, command):
     words = [word for word in shlex.split(command) if word != "..."]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        return
-    module = importlib.import_module(words[2])
-    if words[2] == "experiments.evaluate":
-        cross_dataset._parse(cross_dataset.EvaluateOptions, "", words[3:])
-    elif words[2].startswith("experiments.table4"):
-        cross_dataset._parse(cross_dataset.TableOptions, "", words[3:])
-    elif hasattr(module, "SWEEP"):
-        options = sweep.parse(module.SWEEP, "", words[3:])
-        assert sweep.choose_rows(module.SWEEP, options.rows)
-    elif words[2].startswith("experiments."):
-        options = run.parse(module.PRESETS, "", words[3:])
-        assert options.preset in module.PRESETS
+    elif words[0] == "rmgl":
+        parse_rmgl(words[1], words[2:])
     else:
-        assert (ROOT / Path(*words[2].split("."))).exists() or module.__file__
+        parse(words[2], words[3:])
 
 
-def test_the_search_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["--preset gpu --no-such-option", "--preset none"])
+def test_invalid_command_is_noticed(command):
+    with pytest.raises((SystemExit, ValueError)):
+        parse("experiments.market_rmgl", command.split())
+    with pytest.raises((SystemExit, ValueError)):
+        parse("experiments.table5_components", command.split())
+    with pytest.raises(ValueError, match="no row 2-strip;"):
+        parse("experiments.table5_components", ["--rows", "2-strip"])
+
+
+def test_docs_have_commands():
+    assert len(commands()) > 60
+    assert {command.split()[0] for _, command in commands()} == {"python", "make", "rmgl"}
+
+
+@pytest.mark.network
+def test_program_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     write_run(tmp_path / "runs" / "market", "market1501", {1: None})
     (tmp_path / "crops").mkdir()
@@ -58,16 +96,16 @@ def test_the_search_of_the_readme_runs(tmp_path, monkeypatch, capsys):
         Image.fromarray(pixels).save(tmp_path / "crops" / f"{name}.jpg")
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "README.md", "exec"), {})
-    # The first crop is its own nearest.
+    # The nearest image of the first crop is the crop itself.
     assert re.match(r"\['a\.jpg', '[bc]\.jpg', '[bc]\.jpg'\]", capsys.readouterr().out)
 
 
-def test_relative_links_lead_somewhere():
+def test_relative_links_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_pages_are_of_this_project_alone():
+def test_pages_name_no_machine_paths():
     for page in PAGES:
         assert not re.search(r"/(work|home|root|tmp)/", page.read_text()), page.name

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.errors import InputError, MissingFileError
-from rmgl_jax.data.store import prepare
+from rmgl_jax.data.store import decode_split
 from rmgl_jax.evaluation.embedding import embed, embed_batch
 from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.embedder import Embedder
@@ -49,7 +49,7 @@ def paths(tmp_path_factory):
 
 def test_embedder_equals_evaluation_bit_for_bit(paths, embedder, tmp_path):
     builder = prepare_partial("folder/own", paths[0].parents[1], tmp_path / "tfds")
-    split = prepare(builder, "gallery", CONFIG.model.image_size)
+    split = decode_split(builder, "gallery", CONFIG.model.image_size)
     assert [Path(name).name for name in split.names] == [path.name for path in paths]
     for flip in (True, False):
         expected = embed(CONFIG.model, MODEL.variables, split.images, batch_size=4, flip=flip)

@@ -1,4 +1,4 @@
-"""Freed memory is kept: counted in page faults, in processes of their own."""
+"""Freed memory is kept: counted in page faults, in separate processes."""
 
 import os
 import subprocess
@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-# What a step does: a large block is written and freed again, in one of XLA's threads.
+# The memory use of a step: one of XLA's threads writes a large block and frees it.
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
-from rmgl_jax.cpu.host_memory import keep_freed_pages
+from rmgl_jax.cpu import keep_freed_memory
 
 def fill():
     for _ in range(10):
@@ -21,7 +21,7 @@ def in_a_thread():
     thread.start()
     thread.join()
 
-kept = keep_freed_pages() if sys.argv[1] == "keep" else None
+kept = keep_freed_memory()
 in_a_thread()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 in_a_thread()
@@ -29,28 +29,30 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def page_faults(mode, **environment):
-    """What `keep_freed_pages` returned, and the page faults of ten blocks of 64 MiB."""
+def page_faults(**environment):
+    """The result of `keep_freed_memory`, and the page faults of ten blocks of 64 MiB."""
     output = subprocess.run(
-        [sys.executable, "-c", PROGRAM, mode],
+        [sys.executable, "-c", PROGRAM],
         env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    return output[0], int(output[1])
+    return output[0] == "True", int(output[1])
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what it sets")
-def test_freed_memory_is_kept():
-    kept, faults = page_faults("keep", JAX_PLATFORMS="cpu")
-    if kept == "False":
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="has an effect on Linux only")
+def test_keep_freed_memory_saves_page_faults_unless_switched_off():
+    kept, faults = page_faults(JAX_PLATFORMS="cpu")
+    if not kept:
         pytest.skip("the C library is not glibc")
-    _, plain = page_faults("plain")
+    plainly_kept, plain_faults = page_faults(JAX_PLATFORMS="cpu", RMGL_CPU_KERNELS="0")
     # 64 MiB are 16,384 pages, or 32 huge ones.
-    assert plain > 300
+    assert not plainly_kept
+    assert plain_faults > 300
     assert faults < 30
 
 
-def test_nothing_is_set_for_an_accelerator():
-    assert page_faults("keep", JAX_PLATFORMS="cuda")[0] == "False"
+def test_keep_freed_memory_changes_nothing_for_an_accelerator():
+    kept, _ = page_faults(JAX_PLATFORMS="cuda")
+    assert not kept

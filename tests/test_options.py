@@ -111,7 +111,9 @@ def test_sweep_options():
 def test_evaluate_options():
     command = "--checkpoint a --dataset folder/b --data-dir c --best --no-flip --rerank --k1 7"
     command += " --query_expansion --roc --output d.json --batch-size 4"
-    assert parse_evaluate("", command.split()) == EvaluateOptions(
+    found = parse_evaluate("", command.split())
+    assert parse_evaluate("", command.split()[1:]) == found  # The checkpoint without its option.
+    assert found == EvaluateOptions(
         checkpoint=Path("a"),
         dataset="folder/b",
         data=DataOptions(data_dir=Path("c")),
@@ -230,7 +232,7 @@ calls = [
     lambda *a: command_line.run_main(market_rmgl.PRESETS, {}, "", ["--workdir", "", *a]),
     lambda *a: command_line.sweep_main(table5.SWEEP, "", ["--rows", "2-stripe", "none", *a]),
     lambda *a: train_command.main(["--weights", "none.pth", *a]),
-    lambda *a: evaluate_command.main(["--checkpoint", "none.safetensors", "--dataset", "folder/a", *a]),
+    lambda *a: evaluate_command.main(["none.safetensors", "--dataset", "folder/a", *a]),
     lambda *a: command_line.cross_dataset_main({}, "", ["--checkpoint", "none.safetensors", *a]),
 ]
 for call in calls:

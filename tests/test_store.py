@@ -1,21 +1,26 @@
 import io
+import json
 import os
+import subprocess
+import sys
 import threading
-from collections import namedtuple
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import data_prep
-from rmgl_jax.data import store
+from data_prep.errors import InputError, MissingFileError, WriteError
 from rmgl_jax.data.images import decode
-from rmgl_jax.data.store import open_split, prepare
-from tests.tiny_trees import prepare_partial, write_market
+from rmgl_jax.data.split import Label, append_index
+from rmgl_jax.data.store import decode_split, open_split
+from tests.tiny_trees import prepare_partial, write_images, write_market
 
-FakeBuilder = namedtuple("FakeBuilder", "name builder_config version data_dir records")
-Config = namedtuple("Config", "name")
 SIZE = (24, 8)
 
 
@@ -35,14 +40,50 @@ def record(index, pid, camid, image_bytes=None):
     }
 
 
+@dataclass
+class FakeSource:
+    """The examples of a split; counts how many were read, and raises those that are exceptions."""
+
+    records: list
+    reads: list
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        self.reads.append(index)
+        found = self.records[index]
+        if isinstance(found, BaseException):
+            raise found
+        found = {**found, "name": found["name"].encode()}
+        return {"image": found.pop("image_bytes"), **found}
+
+
+@dataclass
+class FakeBuilder:
+    """A builder of records in memory, as far as the store can tell."""
+
+    data_dir: Path
+    records: dict
+    name: str = "tiny"
+    builder_config: Any = None
+    version: str = "1.0.0"
+
+    def __post_init__(self):
+        self.info = SimpleNamespace(splits=self.records)
+        self.reads = []
+
+    def as_data_source(self, split, decoders):
+        return FakeSource(self.records[split], self.reads)
+
+
 @pytest.fixture
-def builder(tmp_path, monkeypatch):
-    """A builder of nine images of three identities, as far as the store can tell."""
+def builder(tmp_path):
+    """A builder of nine images of three identities."""
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "data").write_bytes(b"as prepared")
     records = {"train": [record(i, pid=(7, 2, 1500)[i % 3], camid=i % 2) for i in range(9)]}
-    monkeypatch.setattr(store, "read_records", lambda builder, split: builder.records[split])
-    return FakeBuilder("tiny", None, "1.0.0", tmp_path / "set", records)
+    return FakeBuilder(tmp_path / "set", records)
 
 
 def pixels_file(builder):
@@ -50,12 +91,8 @@ def pixels_file(builder):
     return path
 
 
-def never_decode(*_):
-    raise AssertionError("decoded although a store is there")
-
-
-def test_a_split_holds_every_image_with_its_labels(builder):
-    split = prepare(builder, "train", SIZE)
+def test_decode_split_holds_every_image_with_its_labels(builder):
+    split = decode_split(builder, "train", SIZE)
     assert isinstance(split.images, np.memmap)
     assert not split.images.flags.writeable
     np.testing.assert_array_equal(split.images, [encoded(i)[1] for i in range(9)])
@@ -69,8 +106,8 @@ def test_a_split_holds_every_image_with_its_labels(builder):
     assert len(split) == 9
 
 
-def test_a_batch_is_a_gather_into_memory(builder):
-    split = prepare(builder, "train", SIZE)
+def test_split_batch_gathers_images_into_memory(builder):
+    split = decode_split(builder, "train", SIZE)
     batch = split.batch(np.array([[5, 0], [5, 8]]))
     assert type(batch) is np.ndarray
     np.testing.assert_array_equal(batch[0, 0], encoded(5)[1])
@@ -80,55 +117,61 @@ def test_a_batch_is_a_gather_into_memory(builder):
         split.batch(np.array([9]))
 
 
-def test_the_second_time_nothing_is_decoded(builder, monkeypatch):
-    first = prepare(builder, "train", SIZE)
-    monkeypatch.setattr(store, "decode", never_decode)
-    again = prepare(builder, "train", SIZE)
+def test_decode_split_reuses_the_store(builder):
+    first = decode_split(builder, "train", SIZE)
+    path = pixels_file(builder)
+    # A directory that cannot be written is enough: not even the lock is needed.
+    for file in path.parent.glob(".*"):
+        file.unlink()
+    builder.reads.clear()
+    again = decode_split(builder, "train", SIZE)
     np.testing.assert_array_equal(first.images, again.images)
     assert first.names == again.names
+    assert not builder.reads
+    assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_store_that_may_only_be_read_is_enough(builder, monkeypatch):
-    prepare(builder, "train", SIZE)
-    for file in (builder.data_dir / "decoded").glob(".*"):
-        file.unlink()
-    monkeypatch.setattr(store, "_lock", never_decode)
-    assert len(prepare(builder, "train", SIZE)) == 9
-
-
-def test_sizes_splits_sets_and_configurations_are_kept_apart(builder, tmp_path):
+def test_decode_split_separates_sizes_splits_versions_and_configurations(builder, tmp_path):
     records = builder.records["train"]
-    builder = builder._replace(records={"train": records, "query": records[:4]})
+    builder = replace(builder, records={"train": records, "query": records[:4]})
     kept = tmp_path / "kept"
     for number in (1, 2):
-        assert len(prepare(builder, "train", SIZE, kept)) == 9
-        assert len(prepare(builder, "query", SIZE, kept)) == 4
-        assert prepare(builder, "train", (12, 4), kept).images.shape == (9, 12, 4, 3)
-        variant = builder._replace(builder_config=Config("labeled"), records={"train": records[:2]})
-        assert prepare(variant, "train", SIZE, kept).dataset == "tiny/labeled"
-        assert len(prepare(variant, "train", SIZE, kept)) == 2
-        later = builder._replace(version="2.0.0", records={"train": records[:3]})
-        assert len(prepare(later, "train", SIZE, kept)) == 3
+        assert len(decode_split(builder, "train", SIZE, kept)) == 9
+        assert len(decode_split(builder, "query", SIZE, kept)) == 4
+        assert decode_split(builder, "train", (12, 4), kept).images.shape == (9, 12, 4, 3)
+        config = SimpleNamespace(name="labeled")
+        variant = replace(builder, builder_config=config, records={"train": records[:2]})
+        assert decode_split(variant, "train", SIZE, kept).dataset == "tiny/labeled"
+        assert len(decode_split(variant, "train", SIZE, kept)) == 2
+        later = replace(builder, version="2.0.0", records={"train": records[:3]})
+        assert len(decode_split(later, "train", SIZE, kept)) == 3
         assert len(list(kept.glob("*.pixels"))) == 5, number
     assert not (builder.data_dir / "decoded").exists()
 
 
-def test_a_set_prepared_anew_is_decoded_anew(builder, capsys):
-    prepare(builder, "train", SIZE)
+def test_decode_split_replaces_the_store_of_a_dataset_that_was_prepared_again(builder, capsys):
+    decode_split(builder, "train", SIZE)
     builder.records["train"][0] = record(77, pid=3, camid=0)
     # As many bytes as before: only the time tells.
     (builder.data_dir / "data").write_bytes(b"prepared as")
     os.utime(builder.data_dir / "data", ns=(0, 1))
-    split = prepare(builder, "train", SIZE)
+    split = decode_split(builder, "train", SIZE)
     assert split.pids[0] == 3
     np.testing.assert_array_equal(split.images[0], encoded(77)[1])
     assert "source changed" in capsys.readouterr().err
 
 
-def test_what_is_decoded_otherwise_is_not_used(builder, monkeypatch, capsys):
-    prepare(builder, "train", SIZE)
-    monkeypatch.setattr(store, "DECODING", "another")
-    prepare(builder, "train", SIZE)
+def test_decode_split_replaces_a_store_of_another_decoding(builder, capsys):
+    split = decode_split(builder, "train", SIZE)
+    path, pixels = pixels_file(builder), split.images.tobytes()
+    key = json.loads(path.read_bytes()[len(pixels) : -48])["key"]
+    path.write_bytes(pixels[::-1])
+    append_index(
+        path, {**key, "decoding": "another"}, list(map(Label, range(9), range(9), "a" * 9))
+    )
+    with pytest.raises(InputError, match="decoding"):
+        open_split(path, key)
+    assert decode_split(builder, "train", SIZE).images.tobytes() == pixels
     assert "decoding changed" in capsys.readouterr().err
 
 
@@ -156,125 +199,121 @@ def damage(path, how):
 @pytest.mark.parametrize(
     "how", ["short", "cut", "empty", "stub", "index", "magic", "length", "longer length"]
 )
-def test_a_damaged_store_is_refused_and_made_anew(builder, how, capsys):
-    images = np.array(prepare(builder, "train", SIZE).images)
+def test_decode_split_replaces_a_damaged_store(builder, how, capsys):
+    images = np.array(decode_split(builder, "train", SIZE).images)
     path = pixels_file(builder)
     damage(path, how)
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged"):
         open_split(path)
-    np.testing.assert_array_equal(prepare(builder, "train", SIZE).images, images)
+    np.testing.assert_array_equal(decode_split(builder, "train", SIZE).images, images)
     assert "is damaged" in capsys.readouterr().err
     np.testing.assert_array_equal(open_split(path).images, images)
 
 
-def test_any_damage_to_index_or_trailer_shows(builder):
-    prepare(builder, "train", SIZE)
+def test_open_split_detects_any_damage_to_index_or_trailer(builder):
+    decode_split(builder, "train", SIZE)
     path = pixels_file(builder)
     whole = path.read_bytes()
     for position in range(9 * 24 * 8 * 3, len(whole), 7):
         content = bytearray(whole)
         content[position] ^= 1 << (position % 8)
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged"):
+        with pytest.raises(InputError, match="is damaged"):
             open_split(path)
 
 
-def test_bad_images_are_all_named_and_nothing_is_left(builder):
+def test_decode_split_names_all_bad_images_and_leaves_nothing(builder):
     good = encoded(3)[0]
     train = builder.records["train"]
     train[1] = record(1, 2, 0, good[: len(good) // 2])
     train[4] = record(4, 2, 0, b"")
     train[8] = record(8, 9, 0, b"GIF89a is not one of ours")
-    with pytest.raises(ValueError, match="3 images of tiny's split 'train'") as error:
-        prepare(builder, "train", SIZE)
+    with pytest.raises(InputError, match="3 images of tiny's split 'train'") as error:
+        decode_split(builder, "train", SIZE)
     for name in ("0002_1.png", "0002_4.png", "0009_8.png"):
         assert f"{name}: " in str(error.value)
     assert not [f for f in (builder.data_dir / "decoded").iterdir() if f.suffix != ".lock"]
 
 
-def test_an_interrupted_run_leaves_nothing_and_the_next_one_is_whole(builder, monkeypatch):
-    def interrupted(image_bytes, size):
-        if image_bytes == builder.records["train"][6]["image_bytes"]:
-            raise KeyboardInterrupt
-        return decode(image_bytes, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "decode", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(builder, "train", SIZE)
+def test_decode_split_leaves_nothing_after_an_interrupt(builder):
+    builder.records["train"][6], sixth = KeyboardInterrupt(), builder.records["train"][6]
+    with pytest.raises(KeyboardInterrupt):
+        decode_split(builder, "train", SIZE)
     directory = builder.data_dir / "decoded"
     assert [file.suffix for file in directory.iterdir()] == [".lock"]
-    # What a killed run leaves behind is neither taken for a store nor kept.
+    # The temporary file of a killed run is neither opened nor kept.
     leftover = directory / ".tiny-1.0.0-train-24x8.pixels.99.partial"
     leftover.write_bytes(b"half")
-    np.testing.assert_array_equal(prepare(builder, "train", SIZE).images[6], encoded(6)[1])
+    builder.records["train"][6] = sixth
+    split = decode_split(builder, "train", SIZE)
+    np.testing.assert_array_equal(split.images[6], encoded(6)[1])
     assert not leftover.exists()
 
 
-def test_of_two_at_once_one_decodes_and_both_get_it(builder, monkeypatch):
-    decoded, splits = [], []
-
-    def counted(image_bytes, size):
-        decoded.append(size)
-        return decode(image_bytes, size)
-
-    monkeypatch.setattr(store, "decode", counted)
+def test_decode_split_decodes_once_for_two_callers(builder):
+    splits = []
     threads = [
-        threading.Thread(target=lambda: splits.append(prepare(builder, "train", SIZE)))
+        threading.Thread(target=lambda: splits.append(decode_split(builder, "train", SIZE)))
         for _ in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(decoded) == 9
+    assert len(builder.reads) == 9
     assert len(splits) == 2
     np.testing.assert_array_equal(splits[0].images, splits[1].images)
 
 
-def test_an_open_split_survives_the_next_version(builder):
-    # A running training keeps its pixels while another process makes the store anew.
-    old = prepare(builder, "train", SIZE)
+def test_split_stays_valid_when_its_store_is_replaced(builder):
+    # Training goes on with its pixels while another process replaces the store.
+    old = decode_split(builder, "train", SIZE)
     before = np.array(old.images)
     builder.records["train"].reverse()
     os.utime(builder.data_dir / "data", ns=(0, 2))
-    new = prepare(builder, "train", SIZE)
+    new = decode_split(builder, "train", SIZE)
     np.testing.assert_array_equal(old.images, before)
     np.testing.assert_array_equal(new.images, before[::-1])
 
 
-def test_a_set_without_cameras_has_none(builder):
+def test_decode_split_of_a_dataset_without_cameras_has_no_camids(builder):
     builder.records["train"][:] = [record(i, 1, -1) for i in range(3)]
-    assert prepare(builder, "train", SIZE).camids is None
+    assert decode_split(builder, "train", SIZE).camids is None
 
 
-def test_refuses_what_cannot_be_stored(builder):
+def test_decode_split_rejects_labels_and_sizes_that_cannot_be_stored(builder):
     builder.records["train"][3] = record(3, 1, -1)
-    with pytest.raises(ValueError, match="1 of 9 images of tiny have no camera id"):
-        prepare(builder, "train", SIZE)
+    with pytest.raises(InputError, match="1 of 9 images of tiny"):
+        decode_split(builder, "train", SIZE)
     builder.records["train"][3] = record(3, 2**31, 0)
-    with pytest.raises(ValueError, match="pid 2147483648 is not within 32 bits"):
-        prepare(builder, "train", SIZE)
+    with pytest.raises(InputError, match="pid 2147483648"):
+        decode_split(builder, "train", SIZE)
     builder.records["train"].clear()
-    with pytest.raises(ValueError, match="no images in its split 'train'"):
-        prepare(builder, "train", SIZE)
-    with pytest.raises(ValueError, match=r"positive height and width, got \(0, 8\)"):
-        prepare(builder, "train", (0, 8))
+    with pytest.raises(InputError, match=r"tiny.*'train'"):
+        decode_split(builder, "train", SIZE)
+    with pytest.raises(InputError, match=r"\(0, 8\)"):
+        decode_split(builder, "train", (0, 8))
 
 
-def test_a_directory_that_cannot_be_written_is_named(builder, tmp_path):
+def test_decode_split_names_a_directory_that_cannot_be_written(builder, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
-    with pytest.raises(OSError, match=r"cannot be kept in .*file.*give a store_dir"):
-        prepare(builder, "train", SIZE, blocked)
+    with pytest.raises(WriteError, match=f"{blocked}.*store_dir"):
+        decode_split(builder, "train", SIZE, blocked)
 
 
-def test_several_processes_make_the_same_store_from_a_real_set(tmp_path, monkeypatch):
+def test_decode_split_of_an_unknown_split_raises_key_error(tmp_path):
     builder = prepare_partial("market1501", write_market(tmp_path / "raw"), tmp_path / "tfds")
-    alone = prepare(builder, "gallery", (64, 32), tmp_path / "alone", processes=1)
-    monkeypatch.setattr(store, "_FEW", 0)
-    monkeypatch.setattr(store, "_CHUNK", 1)
-    together = prepare(builder, "gallery", (64, 32), processes=2)
+    with pytest.raises(KeyError, match="validation"):
+        decode_split(builder, "validation", SIZE)
+    with pytest.raises(MissingFileError, match=r"none\.pixels"):
+        open_split(tmp_path / "none.pixels")
+
+
+def test_decode_split_in_workers_equals_decode_split_in_this_process(tmp_path):
+    builder = prepare_partial("market1501", write_market(tmp_path / "raw"), tmp_path / "tfds")
+    alone = decode_split(builder, "gallery", (64, 32), tmp_path / "alone", processes=1)
+    together = decode_split(builder, "gallery", (64, 32), processes=2)
     np.testing.assert_array_equal(together.images, alone.images)
     assert together.names == alone.names
     records = data_prep.read_records(builder, "gallery")
@@ -283,14 +322,36 @@ def test_several_processes_make_the_same_store_from_a_real_set(tmp_path, monkeyp
         np.testing.assert_array_equal(together.images[i], decode(one["image_bytes"], (64, 32)))
         assert (together.pids[i], together.camids[i]) == (one["pid"], one["camid"])
         assert together.names[i] == one["name"]
-    # The store lies in the set's directory and does not get in its way.
-    assert len(data_prep.read_records(data_prep.open_prepared(builder.data_dir), "gallery")) > 0
-    assert prepare(data_prep.open_prepared(builder.data_dir), "gallery", (64, 32)).images.shape == (
-        len(records),
-        64,
-        32,
-        3,
+    # The store lies in the directory of the dataset, which can still be opened.
+    opened = data_prep.open_prepared(builder.data_dir)
+    assert len(data_prep.read_records(opened, "gallery")) == len(records)
+    again = decode_split(opened, "gallery", (64, 32))
+    assert again.images.shape == (len(records), 64, 32, 3)
+
+
+def test_decode_split_in_workers_names_bad_images(builder):
+    builder.records["train"][4] = record(4, 2, 0, b"")
+    with pytest.raises(InputError, match=r"(?s)1 images of tiny.*0002_4\.png: "):
+        decode_split(builder, "train", SIZE, processes=2)
+
+
+def test_decode_split_of_many_images_works_in_an_unguarded_script(tmp_path):
+    names = [f"{pid:04d}_c1s1_{pid:06d}_00.jpg" for pid in range(1, 1026)]
+    write_images(tmp_path / "raw" / "bounding_box_train", names)
+    write_images(tmp_path / "raw" / "query", names[:1])
+    write_images(tmp_path / "raw" / "bounding_box_test", names[:1])
+    builder = prepare_partial("market1501", tmp_path / "raw", tmp_path / "tfds")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import data_prep\n"
+        "from rmgl_jax.data.store import decode_split\n"
+        f"builder = data_prep.open_prepared({str(builder.data_dir)!r})\n"
+        "print(len(decode_split(builder, 'train', (8, 4))))\n"
     )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = partial(subprocess.run, capture_output=True, text=True, env=environment, check=False)
+    finished = run([sys.executable, script])
+    assert finished.stdout.split() == ["1025"], finished.stderr
 
 
 def test_decode_resizes_without_aliasing_in_rgb():
@@ -325,8 +386,8 @@ def test_decode_of_the_same_size_changes_nothing():
     np.testing.assert_array_equal(decode(image_bytes, SIZE), pixels)
 
 
-def test_a_split_is_frozen(builder):
-    split = prepare(builder, "train", SIZE)
+def test_split_is_frozen(builder):
+    split = decode_split(builder, "train", SIZE)
     with pytest.raises(AttributeError):
         split.pids = None
     assert replace(split, dataset="other").labels.tolist() == split.labels.tolist()

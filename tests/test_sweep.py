@@ -1,27 +1,31 @@
+"""Sweeps: plans, runs, tables, figures and statistics."""
+
 import io
 import json
-import sys
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from data_prep.errors import ExpectedError, InputError, MissingFileError
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.result import EvaluationResult, Reranked
-from rmgl_jax.experiment import figure, presets, run, sweep, table
-from rmgl_jax.experiment.results import Row, Sweep, numbers
-from rmgl_jax.experiment.sweep import SweepOptions, run_sweep
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.figure import curves
+from rmgl_jax.experiment.options import DataOptions, SweepOptions
+from rmgl_jax.experiment.results import Row, Sweep, numbers, welch_test
+from rmgl_jax.experiment.run import describe_weights
+from rmgl_jax.experiment.sweep import run_sweep
 from rmgl_jax.training.run_directory import init_run_directory
+from tests.tiny_trees import prepare_partial, write_images, write_market
 
 BASE = presets.tiny("market1501")
 
 
-def with_margin(base, margin):
-    return replace(base, loss=replace(base.loss, margin=margin))
+def with_margin(margin):
+    return lambda base: replace(base, loss=replace(base.loss, margin=margin))
 
 
 def with_four_stripes(base):
@@ -31,11 +35,11 @@ def with_four_stripes(base):
 TABLE = Sweep(
     name="table0",
     title="A table",
-    presets={"tiny": BASE, "demo": presets.small("synthetic/demo", epochs=24)},
+    presets={"tiny": BASE},
     rows=(
-        Row("plain", partial(with_margin, margin=0.6), numbers({"market1501": (50.0, 60.0)})),
-        Row("soft", partial(with_margin, margin=None), against="plain"),
-        Row("wide", partial(with_margin, margin=1.2), against="plain"),
+        Row("plain", with_margin(0.6), numbers({"market1501": (50.0, 60.0)})),
+        Row("soft", with_margin(None), baseline="plain"),
+        Row("wide", with_margin(1.2), baseline="plain"),
     ),
     published={
         "Other": numbers({"market1501": (40.0, 45.5), "market1501 re-ranked": (70.0, 71.0)})
@@ -78,40 +82,50 @@ def result(rank_1, mean_ap, reranked=None, dataset="market1501"):
 
 
 class Runs:
-    """In place of `rmgl_jax.experiment.run.run`: leaves what a run leaves, without training."""
+    """Stands in for training: writes the files that a run writes."""
 
     def __init__(self, failing=(), reranked=False):
         self.done, self.failing, self.reranked = [], failing, reranked
         self.papers = []
 
-    def __call__(self, options, paper, console):
-        workdir = Path(options.workdir)
-        row, seed = workdir.parts[-2], options.experiment.train.seed
-        assert workdir.name == f"seed{seed}"
+    def __call__(self, planned, options, console):
+        row, seed = planned.row.name, planned.config.train.seed
+        assert planned.directory == options.workdir / row / f"seed{seed}"
         if (row, seed) in self.failing:
             raise self.failing[row, seed]
         self.done.append((row, seed))
-        self.papers.append(paper)
-        config = replace(options.experiment, pretrained=run.fingerprint(options.weights))
-        # The number of identities comes from the data.
-        init_run_directory(replace(config, model=replace(config.model, num_classes=16)), workdir)
+        self.papers.append(planned.paper)
+        assert planned.config.pretrained == describe_weights(options.weights)
+        start(planned.config, planned.directory)
         rank_1, mean_ap = FOUND[row][seed]
         again = (0.9, 0.8) if self.reranked else None
-        found = result(rank_1 / 100, mean_ap / 100, again, config.dataset)
-        (workdir / "result.json").write_text(found.to_json())
+        found = result(rank_1 / 100, mean_ap / 100, again, planned.config.dataset)
+        planned.result.write_text(found.to_json())
 
 
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch):
-    """Counts how often the data set is prepared."""
-    calls = []
-    monkeypatch.setattr(run, "load_splits", lambda options, config: calls.append(config.dataset))
-    return calls
+def start(config, directory):
+    """Writes the files of a run that has begun; the number of identities comes from the data."""
+    model = replace(config.model, num_classes=16)
+    init_run_directory(replace(config, model=model), directory)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A tiny Market-1501, and own images with and without a test set."""
+    root = tmp_path_factory.mktemp("data")
+    prepare_partial("market1501", write_market(root / "market"), root / "tfds")
+    for split in ("train", "query", "gallery"):
+        write_images(root / "own" / split, ["1_c1_a.png", "2_c2_b.png"])
+    prepare_partial("folder/own", root / "own", root / "tfds")
+    write_images(root / "train_only" / "train", ["1_a.png", "2_a.png"])
+    prepare_partial("folder/train_only", root / "train_only", root / "tfds")
+    return root / "tfds"
 
 
 @pytest.fixture
-def options(tmp_path):
-    return SweepOptions(experiment=BASE, workdir=tmp_path / "sweep", preset="tiny")
+def options(tmp_path, data_dir):
+    data = DataOptions(data_dir=data_dir, allow_partial=True)
+    return SweepOptions(BASE, tmp_path / "sweep", preset="tiny", data=data)
 
 
 def do(table, options, runs=None):
@@ -128,59 +142,57 @@ def cells(markdown, row):
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
-# Running
+# Runs
 
 
-def test_all_rows_are_run_with_each_seed_in_turn(options, prepared):
+def test_run_sweep_runs_all_rows_seed_by_seed(options):
     runs = Runs()
     do(TABLE, replace(options, seeds=2), runs)
     names = ("plain", "soft", "wide")
     assert runs.done == [(name, seed) for seed in (0, 1) for name in names]
-    assert prepared == ["market1501"]
     stored = json.loads((options.workdir / "soft" / "seed1" / "config.json").read_text())
     assert stored["train"]["seed"] == 1
     assert stored["loss"]["margin"] is None
     assert stored["model"]["width"] == BASE.model.width
 
 
-def test_seeds_start_from_the_base(options):
+def test_run_sweep_seeds_start_from_the_base(options):
     runs = Runs()
     base = replace(BASE, train=replace(BASE.train, seed=1))
     do(TABLE, replace(options, experiment=base, seeds=2, rows=("plain",)), runs)
     assert runs.done == [("plain", 1), ("plain", 2)]
 
 
-def test_the_finished_is_not_run_again(options, prepared):
+def test_run_sweep_skips_finished_runs(options, tmp_path):
     do(TABLE, replace(options, rows=("plain",)))
     again = Runs()
     do(TABLE, options, again)
     assert again.done == [("soft", 0), ("wide", 0)]
-    prepared.clear()
-    printed, _ = do(TABLE, options, nothing := Runs())
+    # Nothing is left to run, so the data is not needed.
+    elsewhere = replace(options, data=DataOptions(data_dir=tmp_path / "empty"))
+    printed, _ = do(TABLE, elsewhere, nothing := Runs())
     assert nothing.done == []
-    assert prepared == []
     assert printed.count("done before") == 3
 
 
-def test_an_interrupted_sweep_goes_on(options):
+def test_run_sweep_resumes(options):
     stopped = Runs(failing={("soft", 0): SystemExit(143)})
     with pytest.raises(SystemExit):
         do(TABLE, options, stopped)
     assert stopped.done == [("plain", 0)]
     # What was begun has a configuration, but no result.
     begun = options.workdir / "soft" / "seed0"
-    config = with_margin(BASE, None)
-    init_run_directory(replace(config, model=replace(config.model, num_classes=16)), begun)
+    start(with_margin(None)(BASE), begun)
     again = Runs()
     do(TABLE, options, again)
     assert again.done == [("soft", 0), ("wide", 0)]
 
 
-def test_failed_rows_are_named_after_the_others_were_run(options):
+def test_run_sweep_names_failed_rows_after_running_the_others(options):
     failing = {("soft", 0): RuntimeError("The loss is NaN."), ("plain", 1): OSError("disk full")}
     runs = Runs(failing)
     console = Console(file=io.StringIO(), width=200)
-    with pytest.raises(ValueError, match="2 without a result") as caught:
+    with pytest.raises(ExpectedError, match="2 without a result") as caught:
         run_sweep(TABLE, replace(options, seeds=2), console, runs)
     assert "soft, seed 0: RuntimeError: The loss is NaN." in str(caught.value)
     assert "plain, seed 1: OSError: disk full" in str(caught.value)
@@ -188,125 +200,94 @@ def test_failed_rows_are_named_after_the_others_were_run(options):
     assert "A table: market1501" in console.file.getvalue()
 
 
-def test_a_row_that_is_not_possible_is_named(options):
+def test_run_sweep_names_impossible_rows(options):
     table = replace(TABLE, rows=(*TABLE.rows, Row("four", with_four_stripes)))
     runs = Runs()
-    with pytest.raises(ValueError, match=r"four is not possible here: .*4 stripes.*height 6"):
+    with pytest.raises(ExpectedError, match=r"four is not possible .*\b4\b.*\b6\b"):
         do(table, options, runs)
     assert runs.done == [("plain", 0), ("soft", 0), ("wide", 0)]
     _, markdown = do(table, replace(options, only_draw=True))
     assert "Not run: four." in markdown
 
 
-def test_what_is_wrong_with_the_data_is_said_once(options, monkeypatch):
-    def absent(options, config):
-        raise FileNotFoundError("There is no such data set.")
-
-    monkeypatch.setattr(run, "load_splits", absent)
-    with pytest.raises(FileNotFoundError, match="no such data set"):
-        do(TABLE, options)
+def test_run_sweep_reports_problems_of_the_data_once(options, tmp_path):
+    missing = replace(options, data=DataOptions(data_dir=tmp_path / "empty"))
+    with pytest.raises(MissingFileError, match="market1501"):
+        do(TABLE, missing, runs := Runs())
+    train_only = replace(options, experiment=replace(BASE, dataset="folder/train_only"))
+    with pytest.raises(InputError, match="folder/train_only has no query and gallery"):
+        do(TABLE, train_only, runs)
+    assert runs.done == []
 
 
 @pytest.mark.parametrize("only_draw", [False, True])
-def test_another_configuration_is_refused(options, only_draw):
+def test_run_sweep_rejects_runs_of_another_configuration(options, only_draw):
     do(TABLE, options)
     changed = replace(BASE, optimizer=replace(BASE.optimizer, momentum=0.8))
     runs = Runs()
-    with pytest.raises(ValueError, match=r"plain.seed0 holds .*optimizer.momentum was 0.9, is now"):
+    with pytest.raises(InputError, match=r"plain.seed0 holds .*optimizer.momentum was 0.9, is now"):
         do(TABLE, replace(options, experiment=changed, only_draw=only_draw), runs)
     assert runs.done == []
 
 
-def test_a_run_that_was_only_begun_with_another_configuration_is_refused(options):
+def test_run_sweep_rejects_unfinished_runs_of_another_configuration(options):
     init_run_directory(BASE, options.workdir / "wide" / "seed0")
     runs = Runs()
-    with pytest.raises(ValueError, match=r"loss.margin was 0.6, is now 1.2"):
+    with pytest.raises(InputError, match=r"loss.margin was 0.6, is now 1.2"):
         do(TABLE, options, runs)
     assert runs.done == []
 
 
-def test_weights_decide_what_is_the_same_run(options, tmp_path):
+def test_run_sweep_distinguishes_weights(options, tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"some")
     do(TABLE, replace(options, weights=weights, rows=("plain",)))
     do(TABLE, replace(options, weights=weights, rows=("plain",)), nothing := Runs())
     assert nothing.done == []
-    with pytest.raises(ValueError, match=r"pretrained was weights.pth sha256:\w+, is now none"):
+    with pytest.raises(InputError, match=r"pretrained was weights.pth sha256:\w+, is now none"):
         do(TABLE, options)
     # To draw they need not be there, but all rows must have started from the same.
     weights.unlink()
     _, markdown = do(TABLE, replace(options, only_draw=True))
     assert cells(markdown, "plain")[1] == "62.00"
-    init_run_directory(with_margin(BASE, None), directory := options.workdir / "soft" / "seed0")
+    start(with_margin(None)(BASE), directory := options.workdir / "soft" / "seed0")
     (directory / "result.json").write_text(result(0.6, 0.5).to_json())
-    with pytest.raises(ValueError, match=r"started from different weights: weights.pth .*, none"):
+    with pytest.raises(InputError, match=r"started from different weights: weights.pth .*, none"):
         do(TABLE, replace(options, only_draw=True))
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"rows": ("hard", "soft")}, "has no row hard; it has plain, soft, wide"),
+        ({"rows": ("hard", "soft")}, "has no row hard; .* plain, soft, wide"),
         ({"seeds": 0}, "--seeds must be at least 1, got 0"),
     ],
 )
-def test_wrong_options(options, change, match):
-    with pytest.raises(ValueError, match=match):
+def test_run_sweep_rejects_options(options, change, match):
+    with pytest.raises(InputError, match=match):
         do(TABLE, replace(options, **change))
 
 
-def test_a_damaged_result_is_named(options):
+def test_run_sweep_names_damaged_results(options):
     do(TABLE, options)
     path = options.workdir / "soft" / "seed0" / "result.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match=r"soft.seed0.result.json is damaged"):
+    with pytest.raises(InputError, match=r"soft.seed0.result.json is damaged"):
         do(TABLE, options)
 
 
-def test_sweeps_that_contradict_themselves():
+def test_sweep_rejects_contradictions():
     row = TABLE.rows[0]
     with pytest.raises(ValueError, match="same name"):
         replace(TABLE, rows=(row, row))
-    with pytest.raises(ValueError, match="rows it has not"):
+    with pytest.raises(ValueError, match=r"no row for the baselines \{'plain'\}"):
         replace(TABLE, rows=TABLE.rows[1:])
 
 
-# The command line
+# Tables and figures
 
 
-def test_command_line():
-    options = sweep.parse(TABLE, "", ["--seeds", "3", "--rows", "soft", "wide", "--only_draw"])
-    assert (options.preset, options.seeds, options.rows) == ("tiny", 3, ("soft", "wide"))
-    assert options.only_draw
-    assert options.workdir == Path("runs/table0_market1501_tiny")
-    options = sweep.parse(TABLE, "", ["--preset=demo", "--train.epochs", "2", "--workdir", "here"])
-    assert options.experiment.dataset == "synthetic/demo"
-    assert options.experiment.train.epochs == 2
-    assert options.workdir == Path("here")
-    options = sweep.parse(TABLE, "", ["--dataset", "cuhk03_np/labeled"])
-    assert options.workdir == Path("runs/table0_cuhk03_np_labeled_tiny")
-    with pytest.raises(SystemExit, match="no preset 'huge'; there is tiny, demo"):
-        sweep.parse(TABLE, "", ["--preset", "huge"])
-
-
-def test_the_exit_status_says_that_rows_failed(tmp_path, monkeypatch, capsys):
-    def fail(options, paper, console):
-        raise RuntimeError("The loss is NaN.")
-
-    monkeypatch.setattr(sweep, "start_jax", lambda options: None)
-    monkeypatch.setattr(sweep, "silence_loggers", lambda: None)
-    monkeypatch.setattr(sweep.run_sweep, "__defaults__", (fail,))
-    monkeypatch.setattr(sys, "argv", ["table0", "--workdir", str(tmp_path), "--rows", "soft"])
-    with pytest.raises(SystemExit) as caught:
-        sweep.main(TABLE, "")
-    assert caught.value.code == 1
-    assert "1 without a result. soft, seed 0" in " ".join(capsys.readouterr().out.split())
-
-
-# What is shown
-
-
-def test_table_of_one_seed(options):
+def test_table_with_one_seed(options):
     printed, markdown = do(TABLE, options)
     assert cells(markdown, "plain")[:5] == ["1", "62.00", "60.0", "+2.00", "51.00"]
     assert cells(markdown, "plain")[5:] == ["49.00", "50.0", "+1.00"]
@@ -317,7 +298,7 @@ def test_table_of_one_seed(options):
     assert "significant (p" not in printed
 
 
-def test_table_of_three_seeds(options):
+def test_table_with_three_seeds(options):
     _, markdown = do(TABLE, replace(options, seeds=3))
     # Means and standard deviations (n - 1) by hand: 62, 64, 66 and 51, 53, 55.
     assert cells(markdown, "plain")[:5] == ["3", "64.00 ± 2.00", "60.0", "+4.00", "53.00 ± 2.00"]
@@ -332,48 +313,46 @@ def test_table_of_three_seeds(options):
     assert wide.count("+20.00 (significant, p < 0.001)") == 2
 
 
-def test_tables_are_made_from_the_files_of_the_runs_alone(options, prepared):
+def test_table_uses_only_results_and_configurations(options):
     do(TABLE, replace(options, seeds=3))
     _, before = do(TABLE, replace(options, seeds=3))
     for path in options.workdir.rglob("*"):
         if path.is_file() and path.name not in ("result.json", "config.json"):
             path.unlink()
-    prepared.clear()
     # All seeds that are there, however many are asked for.
     _, after = do(TABLE, replace(options, only_draw=True), nothing := Runs())
     assert after == before
     assert nothing.done == []
-    assert prepared == []
 
 
-def test_rows_that_are_lacking_are_named(options):
+def test_table_names_missing_rows(options):
     do(TABLE, replace(options, rows=("soft",)))
     _, markdown = do(TABLE, replace(options, only_draw=True))
     assert "Not run: plain, wide." in markdown
     assert cells(markdown, "wide")[0] == "–"
     assert "| soft | plain" not in markdown
     _, markdown = do(TABLE, replace(options, only_draw=True, rows=("soft",)))
-    assert "Not asked for: plain, wide." in markdown
+    assert "Not selected: plain, wide." in markdown
 
 
-def test_nothing_to_show(options):
+def test_table_without_results(options):
     printed, markdown = do(TABLE, replace(options, only_draw=True))
     assert "No run has finished yet" in printed
     assert markdown == ""
 
 
-def test_papers_numbers_stand_beside_their_own_data_set_alone(options):
-    other = replace(BASE, dataset="synthetic/demo")
+def test_table_shows_published_numbers_of_its_dataset_only(options):
+    other = replace(BASE, dataset="folder/own")
     runs = Runs()
     printed, markdown = do(TABLE, replace(options, experiment=other), runs)
     assert "paper |" not in markdown
     assert "Other" not in markdown
     assert cells(markdown, "plain") == ["1", "62.00", "51.00", "49.00"]
-    assert "The paper has numbers of market1501 alone: none stand beside these." in printed
+    assert "The paper has numbers of market1501 only, not of folder/own." in printed
     assert runs.papers == [{}, {}, {}]
 
 
-def test_reranked_results_have_a_line_of_their_own(options):
+def test_table_shows_reranked_results_in_their_own_line(options):
     row = replace(
         TABLE.rows[0], paper=numbers({"market1501": (50, 60), "market1501 re-ranked": (85, 88)})
     )
@@ -384,7 +363,7 @@ def test_reranked_results_have_a_line_of_their_own(options):
     assert runs.papers == [row.paper]
 
 
-def test_figure(options):
+def test_figure_is_drawn_from_the_results(options):
     places = zip(TABLE.rows, (0.6, 0.9, 1.2), strict=True)
     rows = [replace(row, points={"margin": x}) for row, x in places]
     figure = replace(TABLE, rows=tuple(rows), x_label="margin")
@@ -406,32 +385,32 @@ def test_figure(options):
     assert not list(options.workdir.glob(".*"))
 
 
-def test_lines_of_a_figure():
+def test_curves_of_a_figure():
     def percent(*pairs):
         return [result(rank_1 / 100, mean_ap / 100) for rank_1, mean_ap in pairs]
 
     paper = numbers({"market1501": (50.0, 60.0), "dukemtmc_reid": (1.0, 2.0)})
-    change = TABLE.rows[0].change
+    change = TABLE.rows[0].overrides
     results = {
         Row("late", change, points={"a": 0.9}): percent((70, 40)),
         Row("both", change, paper, points={"a": 0.5, "b": 0.7}): percent((62, 51), (66, 55)),
         Row("lacking", change, paper, points={"b": 0.1}): [],
     }
-    found = figure.lines(results, "market1501", "rank-1")
+    found = curves(results, "market1501", "rank-1")
     assert list(found) == ["a", "b"]
     np.testing.assert_allclose(found["a"].ours, [(0.5, 64, 8**0.5), (0.9, 70, 0)])
     np.testing.assert_allclose(found["b"].ours, [(0.7, 64, 8**0.5)])
     assert (found["a"].paper, found["b"].paper) == (((0.5, 60.0),), ((0.1, 60.0), (0.7, 60.0)))
-    found = figure.lines(results, "market1501", "mAP (step)")
+    found = curves(results, "market1501", "mAP (step)")
     np.testing.assert_allclose(found["a"].ours, [(0.5, 53, 8**0.5), (0.9, 40, 0)])
     assert found["a"].paper == ((0.5, 50.0),)
-    assert figure.lines(results, "synthetic/demo", "rank-1")["a"].paper == ()
+    assert curves(results, "synthetic/demo", "rank-1")["a"].paper == ()
     # Names stand in the order of the rows.
     named = {
         replace(row, points={"c": x}): runs
         for x, (row, runs) in zip(("soft", 0.5, 0.1), results.items(), strict=True)
     }
-    found = figure.lines(named, "market1501", "rank-1")["c"]
+    found = curves(named, "market1501", "rank-1")["c"]
     np.testing.assert_allclose(found.ours, [(0, 70, 0), (1, 64, 8**0.5)])
     assert found.paper == ((1.0, 60.0), (2.0, 60.0))
 
@@ -449,15 +428,15 @@ def test_lines_of_a_figure():
         ([6.0, 7.0], [6.0, 7.0], 1.0),
     ],
 )
-def test_welch(mine, other, p):
-    found = table.welch(np.array(mine), np.array(other))
+def test_welch_test_against_hand_values(mine, other, p):
+    found = welch_test(np.array(mine), np.array(other))
     np.testing.assert_allclose(found, p, atol=1e-4)
-    np.testing.assert_allclose(table.welch(np.array(other), np.array(mine)), found)
+    np.testing.assert_allclose(welch_test(np.array(other), np.array(mine)), found)
 
 
-def test_welch_makes_no_claim_without_spread():
-    assert table.welch(np.array([1.0]), np.array([2.0, 3.0])) is None
-    assert table.welch(np.array([2.0, 2.0]), np.array([3.0, 3.0])) is None
+def test_welch_test_without_spread_is_none():
+    assert welch_test(np.array([1.0]), np.array([2.0, 3.0])) is None
+    assert welch_test(np.array([2.0, 2.0]), np.array([3.0, 3.0])) is None
     # One side alone without spread is allowed: t = 2 with one degree of freedom.
-    half = table.welch(np.array([2.0, 2.0]), np.array([3.0, 5.0]))
+    half = welch_test(np.array([2.0, 2.0]), np.array([3.0, 5.0]))
     np.testing.assert_allclose(half, 0.2951672353008665, rtol=1e-6)

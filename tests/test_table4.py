@@ -1,22 +1,25 @@
+"""Cross-dataset evaluation: one model on all prepared datasets (Table IV)."""
+
 import io
 import shutil
-import sys
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from experiments import table4_cross_dataset
+from data_prep.errors import ExpectedError, InputError
 from experiments.table4_cross_dataset import OTHERS, PAPER
 from rmgl_jax.config import EvalConfig
-from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.experiment import cross_dataset
-from rmgl_jax.experiment.cross_dataset import TableOptions, cross_table, prepared_sets
+from rmgl_jax.experiment.cross_dataset import evaluate_all, list_prepared
+from rmgl_jax.experiment.options import CrossDatasetOptions
 from tests.tiny_trees import prepare_partial, write_images, write_market
 from tests.trained_run import write_run
 
-SETS = ["market1501", "dukemtmc_reid", "folder/own"]
+pytestmark = pytest.mark.network
+
+SETS = ["dukemtmc_reid", "market1501", "folder/own"]
+PUBLISHED = {"paper": PAPER, **OTHERS}
 FILES = [f"market1501-to-{name}.json" for name in ("dukemtmc_reid", "folder_own", "market1501")]
 
 
@@ -29,7 +32,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Three prepared sets, and what is none of them."""
+    """Three prepared datasets, and directories that are none."""
     root = tmp_path_factory.mktemp("data")
     prepare_partial("market1501", write_market(root / "market"), root / "tfds")
     # Duke's names have frames where Market-1501's have sequences.
@@ -59,7 +62,7 @@ def options(workdir, data_dir, tmp_path):
 
 
 def table_options(workdir, data_dir, output):
-    return TableOptions(
+    return CrossDatasetOptions(
         checkpoint=workdir,
         data_dir=data_dir,
         allow_partial=True,
@@ -72,30 +75,41 @@ def table_options(workdir, data_dir, output):
 def finished(workdir, data_dir, tmp_path_factory):
     """The files of a complete table."""
     output = tmp_path_factory.mktemp("finished")
-    cross_table(table_options(workdir, data_dir, output), PAPER, Console(file=io.StringIO()))
+    evaluate_all(table_options(workdir, data_dir, output), {}, Console(file=io.StringIO()))
     return output
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """Counts how many splits are embedded."""
-    counts, embed = [], protocol.embed
-    monkeypatch.setattr(protocol, "embed", lambda *a, **k: counts.append(1) or embed(*a, **k))
-    return counts
 
 
 def files(options):
     return sorted(path.name for path in options.output.iterdir())
 
 
-def test_what_is_prepared(data_dir, tmp_path):
+@pytest.fixture
+def marked(options, finished):
+    """The files of a complete table, with a mark that shows if they are read or evaluated."""
+    shutil.copytree(finished, options.output)
+    for name in FILES:
+        path = options.output / name
+        result = EvaluationResult.from_json(path.read_text())
+        path.write_text(replace(result, n_ids=99).to_json())
+
+
+def were_read(results):
+    """Datasets whose results were read from files; the others were evaluated."""
+    return [result.dataset for result in results if result.n_ids == 99]
+
+
+def test_list_prepared(data_dir, tmp_path):
     others = ["cuhk03_np/labeled", "cuhk03_np/detected", "msmt17/train or msmt17/trainval"]
-    assert prepared_sets(data_dir) == (SETS, others)
-    assert prepared_sets(tmp_path) == ([], SETS[:2] + others)
+    prepared, missing = list_prepared(data_dir)
+    assert prepared == SETS
+    assert sorted(missing) == sorted(others)
+    prepared, missing = list_prepared(tmp_path)
+    assert prepared == []
+    assert sorted(missing) == sorted(SETS[:2] + others)
 
 
-def test_the_table(options, console, workdir):
-    results = cross_table(options, PAPER, console, OTHERS)
+def test_table_shows_results_and_published_numbers(options, console, workdir):
+    results = evaluate_all(options, PUBLISHED, console)
     assert [result.dataset for result in results] == SETS
     assert files(options) == FILES
     assert {result.trained_on for result in results} == {"market1501"}
@@ -106,8 +120,10 @@ def test_the_table(options, console, workdir):
     text = console.export_text()
     lines = [line.strip() for line in text.splitlines()]
     for part in (
-        "Not prepared: cuhk03_np/labeled, cuhk03_np/detected, msmt17/train or msmt17/trainval.",
-        f"TrainedModel on market1501: {workdir}, step 6; in percent",
+        "Not prepared: ",
+        "cuhk03_np/labeled",
+        "msmt17/train or msmt17/trainval",
+        f"Trained on market1501: {workdir}, step 6; in percent",
         "image and mirror averaged",
         "re-ranking: k1 2, k2 1, lambda 0.3",
         "market1501 1.0.0, its own: 2 queries, 4 gallery images",
@@ -134,27 +150,29 @@ def test_the_table(options, console, workdir):
         assert row[-5:] == shown
 
 
-def test_an_interrupted_table_goes_on(options, console, monkeypatch, embedded):
-    embed = protocol.embed
+class InterruptedConsole(Console):
+    """Is interrupted when the second dataset begins."""
 
-    def interrupted(*arguments, **keywords):
-        if len(embedded) == 3:
+    def print(self, *arguments, **keywords):
+        super().print(*arguments, **keywords)
+        if arguments[0] == f"market1501 to {SETS[1]}":
             raise KeyboardInterrupt
-        return embed(*arguments, **keywords)
 
-    monkeypatch.setattr(protocol, "embed", interrupted)
+
+def test_interrupted_table_resumes(options, console, finished):
     with pytest.raises(KeyboardInterrupt):
-        cross_table(options, PAPER, console)
-    assert files(options) == ["market1501-to-market1501.json"]
-    monkeypatch.setattr(protocol, "embed", embed)
-    embedded.clear()
-    first = cross_table(options, PAPER, console)
-    assert len(embedded) == 4  # queries and galleries of the two others
-    assert "market1501 to market1501: from " in " ".join(console.export_text().split())
-    embedded.clear()
-    second = cross_table(options, PAPER, console)
-    assert not embedded
-    assert [result.to_json() for result in second] == [result.to_json() for result in first]
+        evaluate_all(options, {}, InterruptedConsole(file=io.StringIO()))
+    assert files(options) == ["market1501-to-dukemtmc_reid.json"]
+    results = evaluate_all(options, {}, console)
+    text = " ".join(console.export_text().split())
+    assert text.count(": from ") == 1
+    assert "market1501 to dukemtmc_reid: from " in text
+    for result, name in zip(results, (FILES[0], FILES[2], FILES[1]), strict=True):
+        assert result.to_json() == (finished / name).read_text()
+
+
+def test_finished_table_is_read(options, marked, console):
+    assert were_read(evaluate_all(options, {}, console)) == SETS
 
 
 @pytest.mark.parametrize(
@@ -166,45 +184,49 @@ def test_an_interrupted_table_goes_on(options, console, monkeypatch, embedded):
         {"settings": EvalConfig()},
     ],
 )
-def test_a_pair_of_other_weights_or_settings_is_evaluated_anew(
-    options, finished, console, embedded, changes
-):
-    shutil.copytree(finished, options.output)
+def test_other_weights_or_settings_are_evaluated_again(options, marked, console, changes):
     changed = replace(options, **changes)
-    results = cross_table(changed, PAPER, console)
-    assert len(embedded) == 6
+    results = evaluate_all(changed, {}, console)
+    assert were_read(results) == []
     for result in results:
         assert result.flipped == changed.settings.flip
         assert (result.reranked is not None) == changed.settings.rerank
         assert result.step == ("3" if "step" in changes else "6")
 
 
-def test_a_pair_of_other_data_is_evaluated_anew(options, finished, console, embedded):
-    shutil.copytree(finished, options.output)
+def test_other_data_and_damaged_files_are_evaluated_again(options, marked, console):
     path = options.output / FILES[0]
     stored = EvaluationResult.from_json(path.read_text())
     path.write_text(replace(stored, n_gallery=4).to_json())
     (options.output / FILES[1]).write_text('{"cut off')
-    results = cross_table(options, PAPER, console)
-    assert len(embedded) == 4
-    assert results[1].n_gallery == 3
-    assert path.read_text() == results[1].to_json()
+    results = evaluate_all(options, {}, console)
+    assert were_read(results) == ["market1501"]
+    assert results[0].n_gallery == 3
+    assert path.read_text() == results[0].to_json()
 
 
-def test_a_set_that_cannot_be_evaluated_does_not_hide_the_others(options, console):
-    with pytest.raises(ValueError, match=r"2 sets were not evaluated. market1501: .*partial copy"):
-        cross_table(replace(options, allow_partial=False), PAPER, console)
+def test_failing_datasets_do_not_hide_the_others(options, console):
+    with pytest.raises(ExpectedError, match=r"2 datasets .* dukemtmc_reid: .*partial copy"):
+        evaluate_all(replace(options, allow_partial=False), {}, console)
     assert files(options) == ["market1501-to-folder_own.json"]
     assert "folder/own 1.0.0: 2 queries" in console.export_text()
 
 
+def test_dataset_without_test_set_is_named(options, marked, console, data_dir, tmp_path):
+    write_images(tmp_path / "own" / "train", ["1_a.png", "2_a.png"])
+    copy = shutil.copytree(data_dir, tmp_path / "tfds")
+    prepare_partial("folder/train_only", tmp_path / "own", copy)
+    with pytest.raises(ExpectedError, match=r"1 datasets .* folder/train_only: .* no images of q"):
+        evaluate_all(replace(options, data_dir=copy), {}, console)
+
+
 def test_nothing_prepared(options, console, tmp_path):
-    with pytest.raises(ValueError, match="No data set is prepared in "):
-        cross_table(replace(options, data_dir=tmp_path / "empty"), PAPER, console)
-    assert "Not prepared: market1501, dukemtmc_reid" in console.export_text()
+    with pytest.raises(InputError, match=f"No dataset is prepared in {tmp_path}/empty"):
+        evaluate_all(replace(options, data_dir=tmp_path / "empty"), {}, console)
+    assert "market1501" in console.export_text()
 
 
-def test_the_paper_has_every_pair_but_those_within_a_set_or_to_msmt17():
+def test_published_pairs():
     targets = {"market1501", "dukemtmc_reid", "cuhk03_np"}
     assert {source: set(row) for source, row in PAPER.items()} == {
         source: targets - {source} for source in (*targets, "msmt17")
@@ -212,17 +234,3 @@ def test_the_paper_has_every_pair_but_those_within_a_set_or_to_msmt17():
     pairs = [pair for sources in OTHERS.values() for row in sources.values() for pair in row]
     assert len(pairs) == 29
     assert OTHERS["HHL*"]["cuhk03_np"]["market1501"] == {"mAP": 29.8, "rank-1": 56.8}
-
-
-def test_the_command(monkeypatch, data_dir, tmp_path):
-    seen = []
-    monkeypatch.setattr(cross_dataset, "cross_table", lambda *arguments: seen.append(arguments))
-    monkeypatch.setattr(cross_dataset, "start_jax", lambda options: None)
-    monkeypatch.setattr(cross_dataset, "silence_loggers", lambda: None)
-    command = f"table4.py --checkpoint {tmp_path} --data_dir {data_dir} --no_flip"
-    monkeypatch.setattr(sys, "argv", command.split())
-    cross_dataset.table_main(PAPER, table4_cross_dataset.__doc__, OTHERS)
-    wanted = TableOptions(checkpoint=tmp_path, data_dir=data_dir, settings=EvalConfig(flip=False))
-    ((options, *published),) = seen
-    assert options == wanted
-    assert (published[0], published[2]) == (PAPER, OTHERS)

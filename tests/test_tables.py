@@ -1,26 +1,30 @@
-"""The lists of the tables and figures: what each row trains, and the paper's numbers."""
+"""Rows of the tables and figures: their configurations, and the paper's numbers."""
 
 import dataclasses
 import functools
+import hashlib
 import importlib
-from pathlib import Path
+import json
+import pkgutil
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import market_rmgl, synthetic_rmgl
+import experiments
+from experiments import market_rmgl, synthetic_rmgl, table4_cross_dataset
 from rmgl_jax.config import ExperimentConfig, RandomErasingConfig
-from rmgl_jax.experiment import presets, sweep
-from rmgl_jax.experiment.sweep import SweepOptions, make_plan
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.options import SweepOptions
+from rmgl_jax.experiment.sweep import make_plan
 from rmgl_jax.models.rmgl import RMGL, feature_layout
 from rmgl_jax.training.losses import triplet_groups
 
-NAMES = sorted(
-    path.stem
-    for path in (Path(sweep.__file__).parent).glob("*.py")
-    if "\nSWEEP = " in path.read_text()
-)
+SWEEPS = {
+    name: module.SWEEP
+    for _, name, _ in pkgutil.iter_modules(experiments.__path__)
+    if hasattr(module := importlib.import_module(f"experiments.{name}"), "SWEEP")
+}
 ROWS = {
     "design_choices": 7,
     "fig10_triplet_margin": 11,
@@ -36,17 +40,13 @@ ROWS = {
 }
 
 
-def sweep_of(name):
-    return importlib.import_module(f"experiments.{name}").SWEEP
-
-
 def row_of(name, row):
-    (found,) = (each for each in sweep_of(name).rows if each.name == row)
+    (found,) = (each for each in SWEEPS[name].rows if each.name == row)
     return found
 
 
 def config_of(name, row, base=None):
-    return row_of(name, row).change(base or presets.paper("market1501"))
+    return row_of(name, row).overrides(base or presets.paper("market1501"))
 
 
 def changed(config, base):
@@ -64,24 +64,24 @@ def changed(config, base):
 
 
 def test_every_table_and_figure_is_here():
-    assert {name: len(sweep_of(name).rows) for name in NAMES} == ROWS
+    assert {name: len(SWEEPS[name].rows) for name in SWEEPS} == ROWS
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_names_are_those_of_the_modules_and_of_directories(name):
-    table = sweep_of(name)
+@pytest.mark.parametrize("name", SWEEPS)
+def test_names_fit_modules_and_directories(name):
+    table = SWEEPS[name]
     assert table.name == name
     for row in table.rows:
         assert set(row.name).isdisjoint(" /()\\"), row.name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_row_is_a_network(name):
-    """Shapes alone, at the paper's size; no two of a kind."""
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_row_builds_a_network(name):
+    """Only shapes are computed, at the paper's size."""
     base = presets.paper("market1501")
     networks = set()
-    for row in sweep_of(name).rows:
-        config = row.change(base)
+    for row in SWEEPS[name].rows:
+        config = row.overrides(base)
         assert config.dataset == "market1501"
         assert config.train == base.train  # the same budget for all
         networks.add(config.model)
@@ -95,7 +95,7 @@ def test_every_row_is_a_network(name):
 
 @functools.cache
 def shapes(model):
-    """What the network gives for an image; its depth, which no row changes, is left out."""
+    """Shapes of the output for one image, of a network with minimal depth and width."""
     network = RMGL(dataclasses.replace(model, depth=(1, 1, 1, 1), width=4))
     images = jax.ShapeDtypeStruct((1, *model.image_size, 3), jnp.float32)
     output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), images)
@@ -109,13 +109,13 @@ def shapes(model):
         ("fig8_partition_numbers", {"s_4", "s_8"}),
         *(
             (name, set())
-            for name in NAMES
+            for name in SWEEPS
             if name not in ("table5_components", "fig8_partition_numbers")
         ),
     ],
 )
-def test_what_the_small_presets_cannot_do(name, impossible, tmp_path):
-    table = sweep_of(name)
+def test_small_presets_lack_some_rows(name, impossible, tmp_path):
+    table = SWEEPS[name]
     for preset in ("demo", "tiny"):
         options = SweepOptions(experiment=table.presets[preset], workdir=tmp_path)
         plan, problems = make_plan(table.rows, options)
@@ -125,10 +125,10 @@ def test_what_the_small_presets_cannot_do(name, impossible, tmp_path):
         assert len(problems) == len(impossible)
 
 
-def test_no_two_rows_of_a_table_are_the_same_run():
+def test_rows_of_a_table_differ():
     base = presets.paper("market1501")
-    for name in NAMES:
-        configs = [row.change(base) for row in sweep_of(name).rows]
+    for name in SWEEPS:
+        configs = [row.overrides(base) for row in SWEEPS[name].rows]
         assert len(set(configs)) == len(configs), name
 
 
@@ -157,7 +157,7 @@ def test_components(row, granularities, paths, abp, shifting):
     assert config.model.paths == paths
     assert config.model.abp == abp
     assert config.augment.shifting.probability == shifting
-    # And nothing else.
+    # Nothing else changes.
     differing = changed(config, presets.paper("market1501"))
     assert set(differing) <= {
         "model.granularities",
@@ -167,13 +167,13 @@ def test_components(row, granularities, paths, abp, shifting):
     }
 
 
-def test_all_components_are_the_papers_own_run():
+def test_all_components_are_the_default_configuration():
     base = presets.paper("market1501")
     assert config_of("table5_components", "2+3-stripe+RP+ABP+RSA") == base == ExperimentConfig()
     assert presets.rmgl(presets.small("market1501", 24)).model.granularities == (2, 3)
 
 
-def test_a_preset_keeps_its_own_random_shifting():
+def test_components_keep_the_random_shifting_of_the_preset():
     base = presets.small("synthetic/demo", epochs=24)
     assert base.augment.shifting.probability == 0.5
     assert changed(config_of("table5_components", "2-stripe+RP+ABP+RSA", base), base) == {}
@@ -188,8 +188,8 @@ def test_a_preset_keeps_its_own_random_shifting():
     assert config_of("table5_components", "2-stripe+RSA", without).augment.shifting.probability == 1
 
 
-def test_what_components_are_compared_with():
-    against = {row.name: row.against for row in sweep_of("table5_components").rows}
+def test_components_have_their_baselines():
+    against = {row.name: row.baseline for row in SWEEPS["table5_components"].rows}
     assert against["2+3-stripe"] is None
     assert against["2+3-stripe+RP"] == "2+3-stripe"
     assert against["3-stripe-only-RP"] == "3-stripe"
@@ -200,7 +200,7 @@ def test_what_components_are_compared_with():
 # The others
 
 
-def test_augmentations_are_on_the_baseline():
+def test_augmentations_change_the_baseline():
     base = presets.paper("market1501")
     two = {"model.granularities": (2,)}
     off = {"model.paths": ("original",), "model.abp": "off", "augment.shifting.probability": 0.0}
@@ -216,7 +216,7 @@ def test_augmentations_are_on_the_baseline():
     both = config_of("table6_augmentation", "2+3-stripe+RSA+RE")
     assert both.augment.shifting.probability == 1.0
     assert both.augment.erasing == RandomErasingConfig(probability=0.5)
-    against = {row.name: row.against for row in sweep_of("table6_augmentation").rows}
+    against = {row.name: row.baseline for row in SWEEPS["table6_augmentation"].rows}
     assert against["2+3-stripe+RE"] == "2+3-stripe"
     assert against["2-stripe+RE"] == "2-stripe"
     assert against["2+3-stripe"] is None
@@ -225,7 +225,7 @@ def test_augmentations_are_on_the_baseline():
 def test_design_choices():
     base = presets.paper("market1501")
     assert {
-        row.name: changed(row.change(base), base) for row in sweep_of("design_choices").rows
+        row.name: changed(row.overrides(base), base) for row in SWEEPS["design_choices"].rows
     } == {
         "RMGL": {},
         "no-receptive-global": {"model.receptive_global": False},
@@ -237,10 +237,10 @@ def test_design_choices():
     }
 
 
-def test_methods_are_compared_under_one_budget_and_re_ranked():
+def test_methods_share_a_budget_and_are_reranked():
     base = presets.paper("market1501")
     for name in ("table1_market_duke", "table2_cuhk03", "table3_msmt17"):
-        rows = {row.name: changed(row.change(base), base) for row in sweep_of(name).rows}
+        rows = {row.name: changed(row.overrides(base), base) for row in SWEEPS[name].rows}
         assert rows == {
             "RMGL": {"eval.rerank": True},
             "MGN": {
@@ -275,26 +275,26 @@ def test_mgn_and_pcb_are_presets():
     assert len(feature_layout(mgn.model)) == 8
     assert [spec.stripe for spec in feature_layout(pcb.model)] == [1, 2, 3, 4, 5, 6]
     groups = triplet_groups(feature_layout(mgn.model), mgn.loss)
-    assert groups == {"local1/original": (0,), "local2/original": (1,), "local3/original": (4,)}
+    assert groups == {"global": (0,), "local2/original": (1,), "local3/original": (4,)}
     assert triplet_groups(feature_layout(pcb.model), pcb.loss) == {}
 
 
 def test_points_of_the_figures():
     base = presets.paper("market1501")
-    rsa = {row.name: row for row in sweep_of("fig7_rsa_parameters").rows}
+    rsa = {row.name: row for row in SWEEPS["fig7_rsa_parameters"].rows}
     assert rsa["RMGL"].points == {"p_c": 0.5, "r_c": 0.7, "r_w": 0.5}
-    assert changed(rsa["RMGL"].change(base), base) == {}
-    assert changed(rsa["p_c-1"].change(base), base) == {"augment.shifting.crop_probability": 1.0}
-    assert changed(rsa["r_c-0.3"].change(base), base) == {"augment.shifting.min_crop": 0.3}
-    assert changed(rsa["r_w-0.9"].change(base), base) == {"augment.shifting.min_width": 0.9}
+    assert changed(rsa["RMGL"].overrides(base), base) == {}
+    assert changed(rsa["p_c-1"].overrides(base), base) == {"augment.shifting.crop_probability": 1.0}
+    assert changed(rsa["r_c-0.3"].overrides(base), base) == {"augment.shifting.min_crop": 0.3}
+    assert changed(rsa["r_w-0.9"].overrides(base), base) == {"augment.shifting.min_width": 0.9}
     assert rsa["r_w-0.9"].points == {"r_w": 0.9}
 
-    margins = {row.name: row.change(base) for row in sweep_of("fig10_triplet_margin").rows}
+    margins = {row.name: row.overrides(base) for row in SWEEPS["fig10_triplet_margin"].rows}
     assert changed(margins["margin-soft"], base) == {"loss.margin": None}
     assert changed(margins["margin-0.3"], base) == {"loss.margin": 0.3}
     assert margins["margin-0.6"] == base
 
-    decays = {row.name: row.change(base) for row in sweep_of("fig11_weight_decay").rows}
+    decays = {row.name: row.overrides(base) for row in SWEEPS["fig11_weight_decay"].rows}
     assert [config.optimizer.weight_decay for config in decays.values()] == [2e-4, 5e-4, 1e-3, 2e-3]
     assert decays["1e-3"] == base
 
@@ -341,10 +341,57 @@ def test_numbers_of_the_paper(name, row, key, mean_ap, rank_1):
     assert row_of(name, row).paper[key] == {"mAP": mean_ap, "rank-1": rank_1}
 
 
-def test_numbers_of_other_methods():
-    market, cuhk, msmt = (
-        sweep_of(name).published for name in NAMES if name[:6] in ("table1", "table2", "table3")
+DIGESTS = {
+    "design_choices": "4f25fa8ef860",
+    "fig10_triplet_margin": "9c809ea7222b",
+    "fig11_weight_decay": "d285c3a903bf",
+    "fig7_rsa_parameters": "982a65e1a966",
+    "fig8_partition_numbers": "28a25e7e9d97",
+    "fig9_partition_depth": "0704a1e3e274",
+    "table1_market_duke": "41736909422b",
+    "table2_cuhk03": "43a4f82ffc42",
+    "table3_msmt17": "361b6eaeb142",
+    "table5_components": "312d11af415f",
+    "table6_augmentation": "774ee912e5d9",
+    "table4_cross_dataset": "24b22be9ec3d",
+}
+
+
+def digest(numbers):
+    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def test_no_number_of_the_paper_has_changed():
+    """Guards all numbers by a digest per table; other tests here state some of them."""
+    found = {
+        name: digest([{row.name: row.paper for row in sweep.rows}, sweep.published])
+        for name, sweep in SWEEPS.items()
+    }
+    found["table4_cross_dataset"] = digest(
+        [table4_cross_dataset.PAPER, table4_cross_dataset.OTHERS]
     )
+    assert found == DIGESTS
+
+
+@pytest.mark.parametrize(
+    ("card", "table"),
+    [
+        ("market", "table1_market_duke"),
+        ("duke", "table1_market_duke"),
+        ("cuhk03", "table2_cuhk03"),
+        ("msmt17", "table3_msmt17"),
+    ],
+)
+def test_run_cards_have_the_numbers_of_their_tables(card, table):
+    paper = importlib.import_module(f"experiments.{card}_rmgl").PAPER
+    in_table = row_of(table, "RMGL").paper
+    assert paper == {name: in_table[name] for name in paper}
+
+
+def test_numbers_of_other_methods():
+    market = SWEEPS["table1_market_duke"].published
+    cuhk = SWEEPS["table2_cuhk03"].published
+    msmt = SWEEPS["table3_msmt17"].published
     assert (len(market), len(cuhk), len(msmt)) == (18, 11, 8)
     assert market["Pyramid"]["market1501"] == {"mAP": 88.2, "rank-1": 95.7}
     assert market["HA-CNN"]["dukemtmc_reid"] == {"mAP": 63.8, "rank-1": 80.5}
@@ -354,14 +401,14 @@ def test_numbers_of_other_methods():
     assert msmt["PAP+PS"]["msmt17/train"] == {"mAP": 55.3, "rank-1": 80.8}
 
 
-def test_numbers_agree_with_each_other():
-    """Rows that several tables have, and gains that the paper states."""
-    components = {row.name: row.paper for row in sweep_of("table5_components").rows}
-    for row in sweep_of("table6_augmentation").rows:
+def test_numbers_agree_between_tables_and_text():
+    """Compares rows that several tables have, and gains that the paper states."""
+    components = {row.name: row.paper for row in SWEEPS["table5_components"].rows}
+    for row in SWEEPS["table6_augmentation"].rows:
         if row.name in components:
             assert row.paper == components[row.name], row.name
     stated = {
-        # Beside the numbers of Table VI, on Market-1501 and DukeMTMC-reID.
+        # Gains in Table VI, on Market-1501 and DukeMTMC-reID.
         "2-stripe+RCJ": (0.2, -0.1, -0.1, 0.0),
         "2-stripe+RC": (0.0, -0.2, 0.1, -0.1),
         "2-stripe+RE": (0.8, 0.0, 0.6, 0.4),
@@ -377,7 +424,7 @@ def test_numbers_agree_with_each_other():
     }
     for name, gains in stated.items():
         row = row_of("table6_augmentation", name)
-        baseline = row_of("table6_augmentation", row.against).paper
+        baseline = row_of("table6_augmentation", row.baseline).paper
         found = [
             round(row.paper[dataset][measure] - baseline[dataset][measure], 1)
             for dataset in ("market1501", "dukemtmc_reid")

@@ -1,4 +1,4 @@
-"""Winograd's convolution is the plain one, with its gradients, wherever it stands in a program."""
+"""Winograd's convolution equals the plain one, with its gradients, wherever it is used."""
 
 from functools import partial
 
@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from rmgl_jax.cpu import winograd
+from rmgl_jax.cpu import plain, winograd
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.convolution import Conv
 
-NARROW, WIDE = 64, 128  # with and without the plain gradient by the kernel
+NARROW, WIDE = 64, 128  # below and at the width whose gradient by the kernel is Winograd's too
 
 
-def operands(batch=2, height=6, width=4, channels=WIDE, features=WIDE):
-    """Map, kernel and cotangent."""
+def operands(batch=4, height=5, width=3, channels=WIDE, features=WIDE):
+    """Map, kernel and cotangent. A trained map is far from zero, as here."""
     rng = np.random.default_rng(0)
     shapes = [(batch, height, width, channels), (3, 3, channels, features)]
     shapes.append((batch, height, width, features))
-    return [rng.standard_normal(shape, np.float32) for shape in shapes]
+    x, kernel, cotangent = (rng.standard_normal(shape, np.float32) for shape in shapes)
+    return x + 10, kernel, cotangent
 
 
 def output_and_gradients(convolution, x, kernel, cotangent):
@@ -28,54 +29,41 @@ def output_and_gradients(convolution, x, kernel, cotangent):
     return out, *pull(cotangent)
 
 
-def assert_same(one, other, tolerance=3e-6):
+def exact(x, kernel, cotangent):
+    """Sums in float64."""
+    with jax.enable_x64(True):
+        wide = (np.float64(a) for a in (x, kernel, cotangent))
+        return jax.device_get(jax.jit(partial(output_and_gradients, plain.convolution))(*wide))
+
+
+def assert_same(found, expected, tolerance=3e-6):
     """Differences relative to the largest value, as rounding is."""
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.shape == b.shape
         assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
 
 
-@pytest.mark.parametrize(
-    ("size", "width"),
-    [((6, 4), (WIDE, WIDE + 2)), ((5, 3), (WIDE, WIDE)), ((1, 2), (NARROW, WIDE))],
-)
-def test_output_and_gradients_are_those_of_the_plain_convolution(size, width):
+@pytest.mark.parametrize(("size", "width"), [((6, 4), (WIDE, WIDE + 2)), ((1, 2), (NARROW, WIDE))])
+def test_winograd_is_as_exact_as_sums(size, width):
     given = operands(2, *size, *width)
-    assert_same(
-        jax.jit(partial(output_and_gradients, winograd.convolve))(*given),
-        jax.jit(partial(output_and_gradients, winograd.plain))(*given),
-    )
+    found = jax.jit(partial(output_and_gradients, winograd.convolve))(*given)
+    assert_same(found, exact(*given))
 
 
-def test_values_of_a_trained_scale_stay_as_exact_as_plain_ones():
-    """Against sums in float64: no digits are lost to the transforms."""
+def test_winograd_rematerialized_mapped_and_sharded_is_the_same():
     x, kernel, cotangent = operands()
-    x += 10  # far from zero, as after a ReLU
-    with jax.enable_x64(True):
-        given = (np.float64(a) for a in (x, kernel, cotangent))
-        exact = jax.device_get(output_and_gradients(winograd.plain, *given))
-    assert_same(output_and_gradients(winograd.convolve, x, kernel, cotangent), exact)
-
-
-def test_rematerialized_mapped_and_sharded_it_is_the_same():
-    x, kernel, cotangent = operands(batch=4)
-    one = output_and_gradients(winograd.convolve, x, kernel, cotangent)
-
-    assert_same(output_and_gradients(jax.checkpoint(winograd.convolve), x, kernel, cotangent), one)
+    expected = exact(x, kernel, cotangent)
 
     def loss(x, kernel, cotangent):
-        return (winograd.convolve(x, kernel) * cotangent).sum()
+        return (jax.checkpoint(winograd.convolve)(x, kernel) * cotangent).sum()
 
     gradient = jax.grad(loss, argnums=(0, 1))
-    parts = [a.reshape(4, 1, *a.shape[1:]) for a in (x, cotangent)]
-    by_vmap = jax.vmap(gradient, in_axes=(0, None, 0))(parts[0], kernel, parts[1])
-    by_pmap = jax.pmap(gradient, in_axes=(0, None, 0))(parts[0], kernel, parts[1])
-    for by_input, by_kernel in (by_vmap, by_pmap):
-        assert_same((by_input.reshape(x.shape), by_kernel.sum(0)), one[1:])
 
     def per_device(x, kernel, cotangent):
-        by_input, by_kernel = gradient(x, kernel, cotangent)
-        return by_input, jax.lax.psum(by_kernel, AXIS)
+        """By vmap over the images of a device, on maps of odd sizes."""
+        images = x[:, None], cotangent[:, None]
+        by_input, by_kernel = jax.vmap(gradient, (0, None, 0))(images[0], kernel, images[1])
+        return by_input[:, 0], jax.lax.psum(by_kernel.sum(0), AXIS)
 
     rows = P(AXIS)
     sharded = jax.shard_map(
@@ -85,23 +73,25 @@ def test_rematerialized_mapped_and_sharded_it_is_the_same():
         out_specs=(rows, P()),
         check_vma=False,
     )
-    assert_same(jax.jit(sharded)(x, kernel, cotangent), one[1:])
+    assert_same(jax.jit(sharded)(x, kernel, cotangent), expected[1:])
+
+    pmapped = jax.pmap(gradient, in_axes=(0, None, 0))
+    by_input, by_kernel = pmapped(x[:, None], kernel, cotangent[:, None])
+    assert_same((by_input[:, 0], by_kernel.sum(0)), expected[1:])
 
 
-def lowered(function, platform):
-    x, kernel, cotangent = operands()
-    program = jax.jit(partial(output_and_gradients, function)).trace(x, kernel, cotangent)
-    text = program.lower(lowering_platforms=(platform,)).as_text()
-    return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+def test_winograd_is_lowered_for_cpus_only():
+    def operations(platform):
+        traced = jax.jit(partial(output_and_gradients, winograd.convolve)).trace(*operands())
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
 
-
-def test_an_accelerator_is_given_the_plain_convolution():
+    assert operations("cpu") == (0, 3 * 16)
     for platform in ("cuda", "tpu"):
-        assert lowered(winograd.convolve, platform) == (3, 0)
-    assert lowered(winograd.convolve, "cpu") == (0, 3 * 16)
+        assert operations(platform) == (3, 0)
 
 
-def test_what_it_does_not_suit_is_computed_plainly():
+def test_suits_takes_wide_3x3_convolutions_in_float32():
     def suits(channels=NARROW, dtype=jnp.float32, stride=1, size=3, features=NARROW):
         x = jnp.ones((1, 4, 4, channels), dtype)
         return winograd.suits(x, jnp.ones((size, size, channels, features)), stride)
@@ -114,11 +104,10 @@ def test_what_it_does_not_suit_is_computed_plainly():
     assert not suits(size=7)
 
 
-@pytest.mark.parametrize(("dtype", "plain"), [(jnp.float32, 0), (jnp.bfloat16, 1)])
-def test_the_layer_uses_it_where_it_suits(dtype, plain):
+@pytest.mark.parametrize(("dtype", "convolutions"), [(jnp.float32, 0), (jnp.bfloat16, 1)])
+def test_conv_uses_winograd_where_it_suits(dtype, convolutions):
     conv = Conv(NARROW, 3, dtype=dtype)
     x = jnp.ones((1, 4, 4, NARROW))
-    variables = conv.init(jax.random.key(0), x)
-    text = jax.jit(conv.apply).lower(variables, x).as_text()
-    assert text.count("stablehlo.convolution") == plain
-    assert conv.apply(variables, x).dtype == dtype
+    program = jax.jit(conv.init_with_output).lower(jax.random.key(0), x)
+    assert program.as_text().count("stablehlo.convolution") == convolutions
+    assert program.out_info[0].dtype == dtype

@@ -1,4 +1,4 @@
-"""How the C library hands out the memory that XLA's CPU programs work in."""
+"""Configures glibc's allocator to reuse the buffers that XLA's CPU programs free."""
 
 import ctypes
 import os
@@ -12,18 +12,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX, _MADV_HUGEPAGE = -1, -4, -8, 14
 _HUGE_PAGE = 2 * 2**20
 
 
-def keep_freed_pages() -> bool:
-    """Lets this process keep the memory that a step frees, in huge pages, for the next step.
+def keep_freed_memory() -> bool:
+    """Keeps the memory that a step frees for the next step, in huge pages.
 
-    XLA allocates the temporaries of a CPU program anew at every call. By default glibc maps so
-    large a block from the system each time and gives it back after, so that every step has the
-    kernel clear all its pages again, 4 KiB at a time: docs/performance.md has what this costs.
+    XLA allocates the temporaries of a CPU program at every call. By default glibc maps such large
+    blocks from the system each time and returns them afterwards, so that in every step the kernel
+    clears all their pages again, 4 KiB at a time. docs/performance.md has the cost.
 
-    It must be called before JAX starts its devices, whose threads would get heaps of their own. It
-    does nothing but on Linux with glibc, and where JAX would run on an accelerator.
+    Call it before JAX starts its devices, because their threads would use heaps of their own. It
+    has an effect only on Linux with glibc, and only where JAX runs on CPUs.
 
     Returns:
-        Whether freed memory is kept from here on.
+        True if freed memory is kept from now on.
     """
     if not sys.platform.startswith("linux") or _has_accelerator():
         return False
@@ -33,11 +33,11 @@ def keep_freed_pages() -> bool:
         libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         libc.free.argtypes = [ctypes.c_void_p]
         libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        # One heap, nothing of it mapped apart, its end never given back.
+        # One heap; no block mapped outside it; its end never returned to the system.
         options = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
         if not all(libc.mallopt(name, value) for name, value in options):
             return False
-        # The heap's next pages shall be huge ones. Addresses cost nothing until they are written.
+        # Makes the heap's next pages huge. Addresses take no memory until they are written.
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         if block := libc.malloc(size):
             first = -(-block // _HUGE_PAGE) * _HUGE_PAGE
@@ -48,7 +48,7 @@ def keep_freed_pages() -> bool:
 
 
 def _has_accelerator() -> bool:
-    """Whether JAX may find one, told without starting it."""
+    """True if JAX may find an accelerator; determined without starting JAX's backends."""
     chosen = os.environ.get("JAX_PLATFORMS", "")
     if chosen:
         return chosen != "cpu"

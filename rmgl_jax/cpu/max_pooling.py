@@ -1,23 +1,24 @@
-"""3x3 max pooling of stride 2, whose gradient CPUs compute in parallel.
+"""3x3 max pooling of stride 2 whose gradient CPUs compute in parallel.
 
-XLA's gradient of a maximum over windows, one window after another on one core, took a CPU longer
-than the stem's convolution (docs/performance.md). Here every place of the map gathers from the
-windows it lies in. Accelerators keep XLA's.
+XLA's gradient of a maximum over windows visits one window after another on one core, which took a
+CPU longer than the stem's convolution (docs/performance.md). Here every position of the input
+gathers from the windows that contain it. Accelerators use XLA's.
 """
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
+
+from rmgl_jax.cpu import plain
 
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum of 3x3 windows around every second place: `[B, H, W, C] -> [B, H/2, W/2, C]`.
+    """Maximum of 3x3 windows centered on every second position: `[B, H, W, C] -> [B, H/2, W/2, C]`.
 
     The gradient goes to the first maximum of a window, in row-major order.
     """
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    return plain.max_pool(x)
 
 
 def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -26,7 +27,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
     def windows(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-        return jax.vjp(max_pool.fun, x)[1](cotangent)[0]
+        return jax.vjp(plain.max_pool, x)[1](cotangent)[0]
 
     return (lax.platform_dependent(x, cotangent, cpu=_gather, default=windows),)
 
@@ -35,13 +36,13 @@ max_pool.defvjp(_forward, _backward)
 
 
 def _gather(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """The gradient, by even and odd rows and columns."""
+    """The gradient by the input, computed for even and odd rows and columns separately."""
     height, width = x.shape[1:3]
-    # Computed once: it is compared with nine times below.
+    # The barrier keeps XLA from computing it in each of the nine comparisons below.
     first = lax.optimization_barrier(_first_maximum(x, *cotangent.shape[1:3]))
 
     def part(row: int, column: int) -> jax.Array:
-        """What windows send to their place (row, column), as seen from the place's window."""
+        """Gradients that windows send to their position (row, column), at the position's window."""
         sent = jnp.where(first == 3 * row + column, cotangent, 0)
         # Row 0 of window i + 1 is row 2 of window i.
         down, right = int(row == 0), int(column == 0)
@@ -57,17 +58,18 @@ def _gather(x: jax.Array, cotangent: jax.Array) -> jax.Array:
 
 
 def _first_maximum(x: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Place of each window's maximum, `3 * row + column`."""
+    """Position of each window's first maximum, `3 * row + column`."""
     frame = ((0, 0), (1, x.shape[1] % 2), (1, x.shape[2] % 2), (0, 0))
     x = jnp.pad(x, frame, constant_values=-jnp.inf)
-    index = None
-    for place in range(9):
-        i, j = divmod(place, 3)
-        entry = x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
-        if index is None:
-            largest, index = entry, jnp.zeros(entry.shape, jnp.int8)
-            continue
+    entries = (
+        x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+        for i in range(3)
+        for j in range(3)
+    )
+    largest = next(entries)
+    index = jnp.zeros(largest.shape, jnp.int8)
+    for position, entry in enumerate(entries, start=1):
         larger = entry > largest
         largest = jnp.where(larger, entry, largest)
-        index = jnp.where(larger, jnp.int8(place), index)
+        index = jnp.where(larger, jnp.int8(position), index)
     return index

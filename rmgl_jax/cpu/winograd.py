@@ -1,17 +1,21 @@
 """3x3 convolution with half the multiplications, for CPUs (Winograd; Lavin and Gray, CVPR 2016).
 
 On a CPU a wide convolution is bound by its arithmetic. F(2x2, 3x3) computes 2x2 outputs from 4x4
-inputs by 16 products in place of 36, each of the 16 a matrix product over all tiles and channels;
-the transforms around them only add, and rounding stays that of the plain sum. Against XLA's own
-convolution the three products of a training step took 0.5 to 0.7 of the time (docs/performance.md).
-Accelerators have faster algorithms of their own and get the plain convolution.
+inputs by 16 products instead of 36. Each of the 16 is a matrix product over all tiles and channels.
+The transforms before and after them only add, so rounding errors are as small as those of the plain
+sum. The three products of a training step took 0.5 to 0.7 of the time of XLA's own convolution
+(docs/performance.md). Accelerators have faster algorithms of their own and run plain convolution.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from rmgl_jax.cpu import plain
 
 Grid = Sequence[Sequence[jax.Array]]
 Matrix = tuple[tuple[float, ...], ...]
@@ -26,7 +30,7 @@ _KERNEL_GRADIENT_CHANNELS = 128
 
 
 def suits(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-    """Whether `convolve` computes this convolution, and faster than XLA's own on a CPU.
+    """True if `convolve` computes this convolution, and faster than XLA's own on a CPU.
 
     With fewer channels the transforms take as long as they save.
     """
@@ -36,8 +40,8 @@ def suits(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
 
 @jax.custom_vjp
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 convolution of stride 1, zeros around: `[B, H, W, C], [3, 3, C, F] -> [B, H, W, F]`."""
-    return lax.platform_dependent(x, kernel, cpu=_by_tiles, default=plain)
+    """3x3 convolution of stride 1, padded by 1: `[B, H, W, C], [3, 3, C, F] -> [B, H, W, F]`."""
+    return lax.platform_dependent(x, kernel, cpu=_by_tiles, default=plain.convolution)
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -47,36 +51,24 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(
     operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def plainly(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(plain, x, kernel)[1](g)
+    def by_xla(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(plain.convolution, x, kernel)[1](g)
 
     def by_tiles(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # The gradient by the input is a convolution too: mirrored, from outputs to inputs.
+        # The gradient by the input is the convolution by the mirrored kernel, outputs to inputs.
         by_input = _by_tiles(g, kernel[::-1, ::-1], transpose=True)
         if min(kernel.shape[2:]) < _KERNEL_GRADIENT_CHANNELS:
-            return by_input, plainly(x, kernel, g)[1]
+            return by_input, by_xla(x, kernel, g)[1]
         return by_input, _kernel_gradient(x, g)
 
-    return lax.platform_dependent(*operands, cotangent, cpu=by_tiles, default=plainly)
+    return lax.platform_dependent(*operands, cotangent, cpu=by_tiles, default=by_xla)
 
 
 convolve.defvjp(_forward, _backward)
 
 
-def plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Convolution by an odd square kernel, as the backend has it, with zeros on every side."""
-    padding = (kernel.shape[0] - 1) // 2
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=[(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
 def _by_tiles(x: jax.Array, kernel: jax.Array, transpose: bool = False) -> jax.Array:
-    """The convolution; from the last axis of the kernel to the one before with `transpose`."""
+    """The convolution. With `transpose` it maps F channels to C instead of C to F."""
     batch, height, width, _ = x.shape
     tiles = _transform(_INPUT, _tiles(x, 4))
     kernels = _transform(_KERNEL, [[kernel[i, j] for j in range(3)] for i in range(3)])
@@ -90,7 +82,7 @@ def _by_tiles(x: jax.Array, kernel: jax.Array, transpose: bool = False) -> jax.A
 
 
 def _kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """The transposes of the transforms, in reverse."""
+    """The gradient by the kernel: the transposed transforms in reverse order."""
     tiles = _transform(_INPUT, _tiles(x, 4))
     cotangents = _transform(_transposed(_OUTPUT), _tiles(cotangent, 2))
     gradients = _transform(_transposed(_KERNEL), _products(tiles, cotangents, (0, 0)))
@@ -98,12 +90,12 @@ def _kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
 
 
 def _tiles(x: jax.Array, size: int) -> Grid:
-    """Entry (i, j) of all tiles of `size` that start at every second place: `[tiles, C]`.
+    """Entry (i, j) of all tiles of size x size, one at every second position: `[tiles, C]`.
 
-    The map is framed by (size - 2) / 2 zeros, and an odd one made even by more.
+    The map is padded by (size - 2) / 2 zeros on every side, and an odd one to an even size.
     """
     rows, columns, frame = -(-x.shape[1] // 2), -(-x.shape[2] // 2), (size - 2) // 2
-    # As it stands in memory: XLA would else compute it anew for each of the 16 tiles' entries.
+    # Without the barrier XLA computes the map again for each of a tile's 16 entries.
     x = lax.optimization_barrier(x)
     spare = ((frame, frame + x.shape[1] % 2), (frame, frame + x.shape[2] % 2))
     x = jnp.pad(x, ((0, 0), *spare, (0, 0)))
@@ -120,16 +112,17 @@ def _transform(matrix: Matrix, grid: Grid) -> Grid:
 
 
 def _combine(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
-    total = None
-    for weight, array in zip(weights, arrays, strict=True):
-        if weight:
-            term = array if weight == 1 else -array if weight == -1 else weight * array
-            total = term if total is None else total + term
-    return total
+    """Weighted sum of arrays; zero weights are skipped."""
+    terms = (
+        array if weight == 1 else -array if weight == -1 else weight * array
+        for weight, array in zip(weights, arrays, strict=True)
+        if weight
+    )
+    return functools.reduce(operator.add, terms)
 
 
 def _products(left: Grid, right: Grid, axes: tuple[int, int]) -> Grid:
-    """Matrix products entry by entry, each contracted over the two axes given."""
+    """Matrix products of corresponding entries, each contracted over the two given axes."""
     contract = ((axes[:1], axes[1:]), ((), ()))
     return [
         [lax.dot_general(a, b, contract) for a, b in zip(*lines, strict=True)]

@@ -1,7 +1,8 @@
-"""Decoded splits: every image once, as one file of pixels that is read through the page cache.
+"""Stores of decoded splits: one file of pixels, which is memory-mapped.
 
-The file is the pixels, uint8 [M, H, W, 3], then an index (JSON: what was decoded, and each image's
-pid, camid and name), then a trailer of fixed length with the index's length and SHA-256.
+The file holds the pixels, uint8 [M, H, W, 3], then an index (JSON: the key of the decoded data and
+each image's pid, camid and name), then a trailer of fixed length: a magic number and the index's
+length and SHA-256.
 """
 
 import hashlib
@@ -17,12 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.errors import InputError, MissingFileError
+
 _MAGIC = b"rmgl-1\r\n"
 _TRAILER = struct.Struct("<8sQ32s")
 
 
 class Label(NamedTuple):
-    """What is known of an image."""
+    """Labels of one image."""
 
     pid: int
     camid: int
@@ -34,17 +37,17 @@ class Split:
     """The decoded images of one split, with their labels."""
 
     images: np.memmap
-    """uint8 [M, H, W, 3], RGB, read-only, on the disk until it is used."""
+    """uint8 [M, H, W, 3], RGB; a read-only memory map of the store."""
     pids: np.ndarray
-    """Raw identities, int32 [M]."""
+    """Identities as in the dataset, int32 [M]."""
     camids: np.ndarray | None
-    """Cameras from 0, int32 [M]; None in a set without camera ids."""
+    """Cameras from 0, int32 [M]; None in a dataset without camera ids."""
     names: Sequence[str]
     """File names."""
     dataset: str
-    """Name of the data set, with its configuration if it has any."""
+    """Name of the dataset, with its configuration if it has any."""
     version: str
-    """Version of the data set."""
+    """Version of the dataset."""
     split: str
     """Name of the split: "train", "query" or "gallery"."""
 
@@ -67,17 +70,21 @@ class Split:
 
 
 def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> Split:
-    """Opens a store file, checking its length, its index's checksum and, if given, its key.
+    """Opens a store; checks its length, the checksum of its index and, if given, its key.
+
+    Args:
+        path: The store file.
+        key: Everything that the pixels depend on; None accepts any.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is damaged, or of another key.
+        MissingFileError: If there is no such file.
+        InputError: If the file is damaged or has another key.
     """
     path = Path(path)
     index = _read_index(path)
     if key is not None and index["key"] != key:
         changed = [name for name in key if index["key"].get(name) != key[name]]
-        raise ValueError(f"{path} was decoded from other data ({', '.join(changed)} changed).")
+        raise InputError(f"{path} was decoded from other data ({', '.join(changed)} changed).")
     key = index["key"]
     camids = np.array(index["camids"], np.int32)
     return Split(
@@ -92,25 +99,26 @@ def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> 
 
 
 def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> None:
-    """Makes a store of a file of pixels, and waits until it is on the disk.
+    """Appends index and trailer to a file of pixels, and flushes the file to disk.
 
     Args:
         path: File of the pixels.
-        key: All that the pixels depend on; among it `dataset`, `version`, `split` and `size`.
-        labels: Of every image; a camid below 0 is no camera id.
+        key: Everything that the pixels depend on, with at least `dataset`, `version`, `split` and
+            `size`.
+        labels: Labels of all images; a camid below 0 means no camera id.
 
     Raises:
-        ValueError: If a pid is not within 32 bits, or only some images have a camera id.
+        InputError: If a pid is not within 32 bits, or only some images have a camera id.
     """
     largest = np.iinfo(np.int32).max
     for label in labels:
         if not -largest <= label.pid <= largest:
-            raise ValueError(f"{label.name}: pid {label.pid} is not within 32 bits.")
+            raise InputError(f"{label.name}: pid {label.pid} is not within 32 bits.")
     without = sum(label.camid < 0 for label in labels)
     if 0 < without < len(labels):
-        raise ValueError(
-            f"{without} of {len(labels)} images of {key['dataset']} have no camera id: all or none "
-            "must have one, as the evaluation either uses cameras or not."
+        raise InputError(
+            f"{without} of {len(labels)} images of {key['dataset']} have no camera id: either all "
+            "images or none must have one."
         )
     index = {
         "key": key,
@@ -127,6 +135,8 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
 
 
 def _read_index(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise MissingFileError(f"There is no store of decoded images at {path}.")
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END)
         before_trailer = length - _TRAILER.size
@@ -136,14 +146,14 @@ def _read_index(path: Path) -> dict[str, Any]:
             _TRAILER.unpack(trailer) if before_trailer >= 0 else (b"", 0, b"")
         )
         if magic != _MAGIC or index_length > before_trailer:
-            raise ValueError(f"{path} is damaged: it does not end as a store of pixels does.")
+            raise InputError(f"{path} is damaged: it does not end with the trailer of a store.")
         file.seek(before_trailer - index_length)
         encoded = file.read(index_length)
     if hashlib.sha256(encoded).digest() != checksum:
-        raise ValueError(f"{path} is damaged: its index is not the one that was written.")
+        raise InputError(f"{path} is damaged: the checksum of its index is wrong.")
     index = json.loads(encoded)
     height, width = index["key"]["size"]
-    wanted = len(index["pids"]) * height * width * 3 + index_length + _TRAILER.size
-    if length != wanted:
-        raise ValueError(f"{path} is damaged: it has {length} bytes instead of {wanted}.")
+    expected = len(index["pids"]) * height * width * 3 + index_length + _TRAILER.size
+    if length != expected:
+        raise InputError(f"{path} is damaged: it has {length} bytes instead of {expected}.")
     return index

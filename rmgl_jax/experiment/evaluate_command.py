@@ -2,8 +2,8 @@
 
     rmgl evaluate MODEL --dataset market1501 --rerank
 
-MODEL (also as --checkpoint MODEL) is a run directory or a model file; it is only read. Images are resized to the size
-that the model was trained at. A dataset that is not prepared yet needs --source once.
+MODEL is a run directory or a model file; it is only read. Images are resized to the size that the
+model was trained at. A dataset that is not prepared yet needs --source once.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,4 @@ from rmgl_jax.experiment.command_line import evaluate_main
 
 def main(arguments: Sequence[str], prog: str = "rmgl evaluate") -> None:
     """Runs the command line of `rmgl evaluate`."""
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--checkpoint", *arguments]
     evaluate_main(__doc__ or "", arguments, prog)

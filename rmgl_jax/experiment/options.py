@@ -190,7 +190,12 @@ def parse_sweep(sweep: Sweep, description: str, arguments: Sequence[str]) -> Swe
 def parse_evaluate(
     description: str, arguments: Sequence[str], prog: str | None = None
 ) -> EvaluateOptions:
-    """Parses the command line of an evaluation on one dataset; see `parse_run`."""
+    """Parses the command line of an evaluation on one dataset; see `parse_run`.
+
+    A first argument that is not an option is the checkpoint.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--checkpoint", *arguments]
     return _parse(EvaluateOptions(), description, arguments, prog)
 
 

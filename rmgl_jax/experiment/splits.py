@@ -39,7 +39,7 @@ def load_train_and_test(
     if "train" not in builder.info.splits:
         raise InputError(f"{builder.data_path} has no images of train.")
     test = load_query_and_gallery(builder, image_size)
-    return store.prepare(builder, "train", image_size), test
+    return store.decode_split(builder, "train", image_size), test
 
 
 def load_query_and_gallery(
@@ -58,5 +58,7 @@ def load_query_and_gallery(
             f"{builder.data_path} has no images of {missing[0]}: a test set consists of query and "
             "gallery."
         )
-    query, gallery = (store.prepare(builder, name, image_size) for name in ("query", "gallery"))
+    query, gallery = (
+        store.decode_split(builder, name, image_size) for name in ("query", "gallery")
+    )
     return query, gallery

@@ -1,10 +1,10 @@
-"""The heads: N reductions and N classifiers, each as one operation with an axis for N."""
+"""The heads: N reductions and N classifiers, each as one operation with an axis of N."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-# The leading axis of the kernels counts the heads and is no fan.
+# The leading axis of the kernels is the head, not a fan.
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=(0,))
 
 
@@ -17,8 +17,11 @@ class Reduction(nn.Module):
     features: int
     """D, the width of a feature."""
     momentum: float
+    """Decay of the running statistics."""
     relu: bool = False
+    """Apply a ReLU after the batch norm."""
     axis_name: str | None = None
+    """Mapped axis over which batch statistics are averaged."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -28,7 +31,7 @@ class Reduction(nn.Module):
         x = jnp.einsum("bnc,ncd->bnd", x, kernel)
         norm = nn.BatchNorm(
             use_running_average=not train,
-            axis=(1, 2),
+            axis=(1, 2),  # type: ignore[arg-type]  # Flax also takes tuples
             momentum=self.momentum,
             axis_name=self.axis_name,
             name="bn",
@@ -44,7 +47,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gives the logits of every feature."""
+        """Computes the logits of every feature."""
         _, heads, features = x.shape
         shape = (heads, features, self.classes)
         kernel = self.param("kernel", nn.initializers.normal(0.001), shape)

@@ -1,24 +1,23 @@
-"""Receptive partition (III-B): fold a map into stripes, and what the stripes then see.
+"""Receptive partition (III-B): folding a map into stripes, and the receptive field of stripes.
 
-A folded map has the stripes along the batch, so the layers that follow share their weights between
-stripes and, with zero padding at each stripe's edges, see nothing beyond their own.
+A folded map has its stripes along the batch. The layers that follow therefore share their weights
+between stripes and, with zero padding at each stripe's edges, see only their own stripe.
 """
-
-import math
 
 import jax
 
-from rmgl_jax.config import STAGES, FoldPosition, ModelConfig
+from rmgl_jax.config import ModelConfig
+from rmgl_jax.stages import STAGES, FoldPosition, Layer, layers, map_stride
 
 
 def fold(maps: jax.Array, stripes: int) -> jax.Array:
     """Cuts maps into stripes along the batch: `[B, H, W, C] -> [B*S, H/S, W, C]`.
 
-    Stripes of one image stay together, from top to bottom. In NHWC this is a reshape that moves
+    The stripes of one image are adjacent, from top to bottom. In NHWC this is a reshape that moves
     no data.
 
     Raises:
-        ValueError: The maps have not four axes, or `stripes` does not divide H.
+        ValueError: The maps do not have four axes, or `stripes` does not divide H.
     """
     if maps.ndim != 4:
         raise ValueError(f"fold takes maps [B, H, W, C], got shape {maps.shape}.")
@@ -29,10 +28,10 @@ def fold(maps: jax.Array, stripes: int) -> jax.Array:
 
 
 def unfold(maps: jax.Array, stripes: int) -> jax.Array:
-    """Puts stripes back together, the inverse of `fold`: `[B*S, H, W, C] -> [B, S*H, W, C]`.
+    """Joins stripes to whole maps, the inverse of `fold`: `[B*S, H, W, C] -> [B, S*H, W, C]`.
 
     Raises:
-        ValueError: The maps have not four axes, or `stripes` does not divide their number.
+        ValueError: The maps do not have four axes, or `stripes` does not divide their number.
     """
     if maps.ndim != 4:
         raise ValueError(f"unfold takes maps [B*S, H, W, C], got shape {maps.shape}.")
@@ -42,64 +41,51 @@ def unfold(maps: jax.Array, stripes: int) -> jax.Array:
     return maps.reshape(batch // stripes, height * stripes, width, channels)
 
 
-def _layers(config: ModelConfig, stage: FoldPosition) -> list[tuple[int, int]]:
-    """Kernel size and stride of every layer of `stage` on the longest way through it."""
-    if stage == "input":
-        return []
-    if stage == "stem":
-        return [(7, 2), (3, 2)]
-    stride = 2 if stage in ("res3", "res4") else 1
-    down = [(1, stride), (3, 1)] if config.stride_in_1x1 else [(1, 1), (3, stride)]
-    blocks = config.depth[STAGES.index(stage) - STAGES.index("res2")]
-    return [*down, (1, 1)] + [(1, 1), (3, 1), (1, 1)] * (blocks - 1)
-
-
-def _between(config: ModelConfig, start: FoldPosition, stop: FoldPosition) -> list[tuple[int, int]]:
-    stages = STAGES[STAGES.index(start) + 1 : STAGES.index(stop) + 1]
-    return [layer for stage in stages for layer in _layers(config, stage)]
-
-
 def receptive_field(
     config: ModelConfig, start: FoldPosition = "input", stop: FoldPosition | None = None
 ) -> int:
     """Receptive field r of a neuron of map `stop`, in rows of map `start` (Eq. 5).
 
-    A layer of kernel size k adds k - 1 times the strides before it. `stop` is by default the last
-    map. ResNet-50 with its stride in the 3x3 convolution and none in res5 has 363 pixels.
+    A layer with kernel size k adds k - 1 times the product of the strides before it. `stop` is the
+    last map by default. ResNet-50 with the stride in the 3x3 convolution and stride 1 in res5 has
+    a receptive field of 363 pixels.
 
     Raises:
-        ValueError: `start` or `stop` is no map of the network, or `stop` is before `start`.
+        ValueError: `start` or `stop` is not a map of the network, or `stop` is before `start`.
     """
     stop = stop or config.last_stage
     maps = STAGES[: STAGES.index(config.last_stage) + 1]
     if start not in maps or stop not in maps or maps.index(start) > maps.index(stop):
         raise ValueError(f"start and stop must be maps of {maps}, in order, got {start}, {stop}.")
     field, jump = 1, 1
-    for kernel, stride in _between(config, start, stop):
-        field += (kernel - 1) * jump
-        jump *= stride
+    for layer in _layers_between(config, start, stop):
+        field += (layer.kernel - 1) * jump
+        jump *= layer.stride
     return field
+
+
+def _layers_between(config: ModelConfig, start: FoldPosition, stop: FoldPosition) -> list[Layer]:
+    names = STAGES[STAGES.index(start) + 1 : STAGES.index(stop) + 1]
+    return [layer for name in names for layer in layers(name, config.depth, config.stride_in_1x1)]
 
 
 def stripe_receptive_region(config: ModelConfig, stripes: int, fold_at: FoldPosition) -> int:
     """Height in pixels of the image region that a stripe folded at `fold_at` sees (Eq. 6).
 
-    This is the paper's bound; the image's own height and the position of the stripe may make the
-    region smaller.
+    This is the paper's bound; the edges of the image may make the region smaller.
 
     Raises:
         ValueError: `stripes` does not divide the height of the map at `fold_at`.
     """
     rows = _stripe_rows(config, stripes, fold_at)
-    jump = math.prod(stride for _, stride in _between(config, "input", fold_at))
-    return receptive_field(config, stop=fold_at) + (rows - 1) * jump
+    return receptive_field(config, stop=fold_at) + (rows - 1) * map_stride(fold_at)
 
 
 def restricts_receptive_field(config: ModelConfig, stripes: int, fold_at: FoldPosition) -> bool:
-    """Whether folding cuts connections to other stripes (Eq. 7).
+    """True if folding cuts connections to other stripes (Eq. 7).
 
-    That is so if the layers after the fold reach at least a stripe's height: if they would, not
-    folded, have looked across its edges from every row.
+    It does if the layers after the fold reach at least the height of a stripe: without the fold
+    every row of the stripe would see beyond its edges.
 
     Raises:
         ValueError: `stripes` does not divide the height of the map at `fold_at`.

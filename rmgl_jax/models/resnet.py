@@ -1,43 +1,46 @@
-"""The stages of a bottleneck ResNet (He et al., CVPR 2016), with torchvision's arithmetic."""
+"""The modules of a bottleneck ResNet (He et al., CVPR 2016), with torchvision's arithmetic.
+
+Their kernels, strides and widths are those of the table in `rmgl_jax.stages`.
+"""
 
 from collections.abc import Callable
 
 import jax
 from flax import linen as nn
 
-from rmgl_jax.cpu.max_pooling import max_pool
+from rmgl_jax import cpu
+from rmgl_jax.stages import STEM, Layer, bottleneck
 
 ModuleFactory = Callable[..., nn.Module]
-
-EXPANSION = 4
-"""Channels a bottleneck gives, relative to those inside it."""
 
 
 class Stem(nn.Module):
     """7x7 convolution and 3x3 max pooling, both of stride 2: `[B, H, W, 3] -> [B, H/4, W/4, C]`."""
 
     features: int
+    """C, the output channels."""
     conv: ModuleFactory
     norm: ModuleFactory
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps images to the first map."""
-        x = self.conv(self.features, 7, 2, name="conv")(x)
+        """Computes the first map of images."""
+        layer = STEM[0]
+        x = self.conv(self.features, layer.kernel, layer.stride, name="conv")(x)
         x = nn.relu(self.norm(name="bn")(x, use_running_average=not train))
-        return max_pool(x)
+        return cpu.max_pool(x)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolution and a shortcut: `[B, H, W, C'] -> [B, H/stride, W/stride, C]`.
-
-    C is four times `features`. With `project` the shortcut is a 1x1 convolution of the same stride.
-    """
+    """1x1, 3x3, 1x1 convolution and a shortcut: `[B, H, W, C'] -> [B, H/stride, W/stride, C]`."""
 
     features: int
+    """Inner channels; C is four times as many."""
     stride: int
     project: bool
+    """Make the shortcut a 1x1 convolution of stride `stride`; otherwise it is the identity."""
     stride_in_1x1: bool
+    """Put the stride in the first 1x1 convolution instead of the 3x3 one."""
     conv: ModuleFactory
     norm: ModuleFactory
 
@@ -45,16 +48,17 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Applies the block."""
 
-        def conv_bn(y: jax.Array, suffix: str, *conv_args: int) -> jax.Array:
-            y = self.conv(*conv_args, name=f"conv{suffix}")(y)
-            return self.norm(name=f"bn{suffix}")(y, use_running_average=not train)
+        def conv_bn(y: jax.Array, suffix: str, layer: Layer) -> jax.Array:
+            features = layer.width * self.features
+            conv = self.conv(features, layer.kernel, layer.stride, name=f"conv{suffix}")
+            return self.norm(name=f"bn{suffix}")(conv(y), use_running_average=not train)
 
-        first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-        wide = EXPANSION * self.features
-        y = nn.relu(conv_bn(x, "1", self.features, 1, first))
-        y = nn.relu(conv_bn(y, "2", self.features, 3, second))
-        y = conv_bn(y, "3", wide, 1, 1)
-        shortcut = conv_bn(x, "_shortcut", wide, 1, self.stride) if self.project else x
+        reduce, spatial, expand = bottleneck(self.stride, self.stride_in_1x1)
+        y = nn.relu(conv_bn(x, "1", reduce))
+        y = nn.relu(conv_bn(y, "2", spatial))
+        y = conv_bn(y, "3", expand)
+        projection = Layer(kernel=1, stride=self.stride, width=expand.width)
+        shortcut = conv_bn(x, "_shortcut", projection) if self.project else x
         return nn.relu(shortcut + y)
 
 
@@ -63,11 +67,13 @@ class Stage(nn.Module):
 
     blocks: int
     features: int
+    """Inner channels of the blocks."""
     stride: int
     stride_in_1x1: bool
     conv: ModuleFactory
     norm: ModuleFactory
     remat: bool = False
+    """Recompute the inside of each block in the backward pass."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

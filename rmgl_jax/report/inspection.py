@@ -13,7 +13,7 @@ from data_prep.preparing import make_builder
 from data_prep.records import open_prepared
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.split import Split
-from rmgl_jax.data.store import prepare
+from rmgl_jax.data.store import decode_split
 from rmgl_jax.evaluation.embedding import embed
 from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
 from rmgl_jax.export.model_file import TrainedModel, load_model
@@ -107,7 +107,7 @@ def open_splits(
     if missing:
         raise InputError(f"{builder.data_path} has no split {' and no '.join(sorted(missing))}.")
     query, gallery = (
-        prepare(builder, split, config.model.image_size) for split in ("query", "gallery")
+        decode_split(builder, split, config.model.image_size) for split in ("query", "gallery")
     )
     return query, gallery
 

@@ -145,9 +145,9 @@ def triplet_groups(
         return groups
     for index, spec in enumerate(layout):
         if config.triplet_features == "branch":
-            name = f"local{spec.granularity}"
+            name = spec.branch_name
         elif spec.stripe == 0:
-            name = f"local{spec.granularity}/{spec.path}"
+            name = spec.map_name
         else:
             continue
         groups[name] = (*groups.get(name, ()), index)

@@ -33,7 +33,7 @@ from tests.report.tiny_report import (
 from tests.tiny_trees import prepare_partial, write_images
 
 pytestmark = pytest.mark.network
-GLOBAL_MAP = "local1/original"
+GLOBAL_MAP = "global"
 
 
 def assert_self_contained(html: str) -> None:

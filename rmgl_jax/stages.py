@@ -1,0 +1,97 @@
+"""The stages of the ResNet as data: the single description of the backbone.
+
+The modules (`models.resnet`, `models.rmgl`), the heights and strides of maps (`config`), the
+receptive field (`models.partition`) and the names of weights (`models.pretrained`) derive from it.
+The number of blocks of each residual stage is `ModelConfig.depth`: (3, 4, 6, 3) is ResNet-50 and
+(3, 4, 23, 3) is ResNet-101.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+FoldPosition = Literal["input", "stem", "res2", "res3", "res4", "res5"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a pooling."""
+
+    kernel: int
+    """Rows and columns of the kernel or window."""
+    stride: int
+    width: int = 1
+    """Output channels, relative to the first layer of the stem or of the block."""
+
+
+@dataclass(frozen=True)
+class ResidualStage:
+    """A sequence of bottleneck blocks, the first of which has the stride and a projection."""
+
+    name: FoldPosition
+    torch_name: str
+    """Prefix of the stage's weights in torchvision's ResNet."""
+    width: int
+    """Inner channels of its blocks, relative to the channels of the stem."""
+    stride: int
+    shared: bool = False
+    """Use the same weights in all branches; otherwise every branch has its own."""
+
+
+STEM = (Layer(kernel=7, stride=2), Layer(kernel=3, stride=2))
+"""The stem, shared by all branches: a convolution, then max pooling."""
+
+RESIDUAL_STAGES = (
+    ResidualStage("res2", "layer1", width=1, stride=1, shared=True),
+    ResidualStage("res3", "layer2", width=2, stride=2),
+    ResidualStage("res4", "layer3", width=4, stride=2),
+    ResidualStage("res5", "layer4", width=8, stride=1),
+)
+
+STAGES: tuple[FoldPosition, ...] = ("input", "stem", *(stage.name for stage in RESIDUAL_STAGES))
+"""Names of the maps, from the input to the output. Each can be folded."""
+
+SHARED_STAGES: tuple[FoldPosition, ...] = (
+    "stem",
+    *(stage.name for stage in RESIDUAL_STAGES if stage.shared),
+)
+"""Stages whose weights belong to all branches."""
+
+
+def residual_stages(last: FoldPosition) -> tuple[ResidualStage, ...]:
+    """The residual stages of a network that ends with stage `last`."""
+    names = [stage.name for stage in RESIDUAL_STAGES]
+    return RESIDUAL_STAGES[: names.index(last) + 1]
+
+
+def bottleneck(stride: int, stride_in_1x1: bool) -> tuple[Layer, Layer, Layer]:
+    """The convolutions of a block. Its shortcut has the block's stride in one 1x1 convolution.
+
+    Args:
+        stride: of the block.
+        stride_in_1x1: Put the stride in the first 1x1 convolution (original MSRA weights) instead
+            of the 3x3 convolution (torchvision).
+    """
+    first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+    return Layer(1, first), Layer(3, second), Layer(1, 1, width=4)
+
+
+def layers(name: FoldPosition, depth: tuple[int, ...], stride_in_1x1: bool) -> list[Layer]:
+    """All layers from the map before `name` to the map `name`, along the longest path."""
+    if name == "input":
+        return []
+    if name == "stem":
+        return list(STEM)
+    stages = residual_stages(name)
+    strides = [stages[-1].stride] + [1] * (depth[len(stages) - 1] - 1)
+    return [layer for stride in strides for layer in bottleneck(stride, stride_in_1x1)]
+
+
+def map_stride(name: FoldPosition) -> int:
+    """Pixel rows between two neighboring rows of map `name`: 1 for the input, 16 for res5."""
+    strides = {
+        "input": 1,
+        "stem": math.prod(layer.stride for layer in STEM),
+        **{stage.name: stage.stride for stage in RESIDUAL_STAGES},
+    }
+    return math.prod(strides[stage] for stage in STAGES[: STAGES.index(name) + 1])
