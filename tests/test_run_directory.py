@@ -1,4 +1,4 @@
-"""A work directory belongs to one configuration, and says how another differs."""
+"""A run directory belongs to one configuration and names every difference of another."""
 
 import json
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -8,11 +8,15 @@ import pytest
 from experiments import market_rmgl
 from rmgl_jax.config import ExperimentConfig, LossConfig
 from rmgl_jax.training.run_directory import (
+    CONFIG_FORMAT,
     CONFIG_NAME,
+    MIGRATIONS,
     ConfigChangedError,
+    Migration,
     config_to_json,
     differences,
     init_run_directory,
+    migrate,
     read_config,
 )
 from tests.tiny import tiny_config
@@ -145,6 +149,28 @@ def test_init_run_directory_resumes_a_run_of_version_0_1_0(tmp_path):
         init_run_directory(other, tmp_path)
 
 
+def test_migrate_applies_the_changes_of_every_later_format():
+    tree = json.loads(as_version_0_1_0(CONFIG))
+    later = dict(MIGRATIONS) | {
+        3: Migration(renamed={"train.num_ids": "data.ids"}, added={"model.attention": "none"}),
+        4: Migration(values={"model.attention": {"none": "off"}}, added={"tag": None}),
+    }
+    found = migrate(tree | {"data": {}}, "config.json", later)
+    expected = config_to_json(CONFIG)
+    expected |= {"format": 4, "tag": None, "data": {"ids": expected["train"].pop("num_ids")}}
+    expected["model"]["attention"] = "off"
+    assert found == expected
+    assert tree == json.loads(as_version_0_1_0(CONFIG))
+    # What a file of the later format says itself is kept.
+    expected["model"]["attention"] = "none"
+    assert migrate(expected, "config.json", later) == expected
+
+
+def test_migrations_lead_to_the_written_format():
+    assert sorted(MIGRATIONS) == list(range(2, CONFIG_FORMAT + 1))
+    assert config_to_json(CONFIG)["format"] == CONFIG_FORMAT
+
+
 def changed(**changes):
     return json.dumps(config_to_json(CONFIG) | changes)
 
@@ -157,6 +183,8 @@ def changed(**changes):
         (changed(eval={"flip": True}), "missing eval.batch_size, eval.k1"),
         (changed(model=1), "model.* 1"),
         (changed(dataset=1), "dataset .* 1"),
+        (changed(train=[[1]]), r"train.* \[\[1\]\]"),
+        (changed(train={}, format=1), "format 1, of rmgl_jax 0.1.0.* missing train.accumulate"),
         (changed(format=3), "format 3"),
         (changed(format="x"), "format 'x'"),
     ],

@@ -4,11 +4,12 @@ The file holds the fields of `ExperimentConfig` and the version of their format.
 earlier format is migrated when it is read; the file itself stays as it is.
 """
 
+import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, NamedTuple, cast, get_type_hints
 
 import jax
 import numpy as np
@@ -20,12 +21,29 @@ from rmgl_jax.config import ExperimentConfig
 
 CONFIG_NAME = "config.json"
 CONFIG_FORMAT = 2
-"""Format that is written: 1 is of version 0.1.0, which did not record it, 2 of version 0.2.0."""
+"""Format that is written, the top-level `format` of `config.json`."""
+_VERSIONS = {1: "0.1.0", 2: "0.2.0"}  # Version 0.1.0 did not record its format.
 
-# What format 2 renamed, fields and values. A field that a later format adds gets its entry in a
-# table of this kind, with the value that stands for what earlier versions did.
-_RENAMED_FIELDS = {"persons": "num_ids", "images": "num_instances"}
-_RENAMED_VALUES = {"synchronised": "synchronized"}
+
+class Migration(NamedTuple):
+    """Changes of one format. Fields are named by their path, as in "train.num_ids"."""
+
+    renamed: Mapping[str, str] = {}
+    """New names by old names."""
+    values: Mapping[str, Mapping[str, str]] = {}
+    """New values by old values, of each field (by its new name) whose values were renamed."""
+    added: Mapping[str, Any] = {}
+    """New fields, with the value that stands for what earlier versions did."""
+
+
+# By the format that made the change. A change of any field of the configuration raises
+# CONFIG_FORMAT and gets its entry here.
+MIGRATIONS: Mapping[int, Migration] = {
+    2: Migration(
+        renamed={"train.persons": "train.num_ids", "train.images": "train.num_instances"},
+        values={"train.batch_norm": {"synchronised": "synchronized"}},
+    ),
+}
 
 
 class ConfigChangedError(InputError):
@@ -84,7 +102,7 @@ def _write_or_compare(config: ExperimentConfig, workdir: Path) -> None:
     path = workdir / CONFIG_NAME
     tree = config_to_json(config)
     if path.exists():
-        found = sorted(differences(_migrate(_read(path), str(path)), tree))
+        found = sorted(differences(migrate(_read(path), str(path)), tree))
         if found:
             raise ConfigChangedError(
                 f"{workdir} holds a run of another configuration: {'; '.join(found)}. Use another "
@@ -133,26 +151,59 @@ def config_from_json(tree: dict[str, Any], source: str = "The configuration") ->
     Raises:
         InputError: the format is a later one, fields are unknown or missing, or a value is invalid.
     """
-    migrated = _migrate(tree, source)
+    migrated = migrate(tree, source)
     del migrated["format"]
-    return cast(ExperimentConfig, _build(ExperimentConfig, migrated, source))
+    written = _format(tree)
+    origin = f"{source} (format {written}, of rmgl_jax {_VERSIONS[written]})"
+    return cast(ExperimentConfig, _build(ExperimentConfig, migrated, origin))
 
 
-def _migrate(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns the tree in the present format."""
-    version = tree.get("format", 1)
-    if not isinstance(version, int) or version > CONFIG_FORMAT:
+def migrate(
+    tree: dict[str, Any], source: str, migrations: Mapping[int, Migration] = MIGRATIONS
+) -> dict[str, Any]:
+    """Converts the JSON tree of a configuration to the latest format of `migrations`.
+
+    Raises:
+        InputError: the tree has a later format.
+    """
+    latest = max(migrations)
+    written = _format(tree)
+    if not isinstance(written, int) or not 1 <= written <= latest:
         raise InputError(
-            f"{source} has format {version!r}, written by a later version of rmgl_jax; this one "
-            f"reads formats up to {CONFIG_FORMAT}."
+            f"{source} has format {written!r}, of another version of rmgl_jax; this version reads "
+            f"formats 1 to {latest}."
         )
-    tree = tree | {"format": CONFIG_FORMAT}
-    if version == 1 and isinstance(tree.get("train"), dict):
-        tree["train"] = {
-            _RENAMED_FIELDS.get(name, name): _RENAMED_VALUES.get(value, value)
-            for name, value in tree["train"].items()
-        }
+    tree = copy.deepcopy(tree) | {"format": latest}
+    for number in range(written + 1, latest + 1):
+        migration = migrations[number]
+        for old, new in migration.renamed.items():
+            section, name = _section(tree, old)
+            if name in section:
+                value = section.pop(name)
+                section, name = _section(tree, new)
+                section[name] = value
+        for path, values in migration.values.items():
+            section, name = _section(tree, path)
+            if isinstance(section.get(name), str):
+                section[name] = values.get(section[name], section[name])
+        for path, value in migration.added.items():
+            section, name = _section(tree, path)
+            section.setdefault(name, value)
     return tree
+
+
+def _format(tree: dict[str, Any]) -> Any:
+    return tree.get("format", 1)
+
+
+def _section(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Returns the innermost object on the path of a field, and the field's name in it."""
+    *parents, name = path.split(".")
+    section: Any = tree
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, dict) else None
+    # A tree without that object is reported when the configuration is built.
+    return (section, name) if isinstance(section, dict) else ({}, name)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,7 +229,7 @@ def _build(kind: type, values: Any, source: str, name: str = "") -> Any:
             if found
         ]
         raise InputError(
-            f"{source} does not have the fields of format {CONFIG_FORMAT}: {'; '.join(listed)}."
+            f"{source} does not have the fields of a configuration: {'; '.join(listed)}."
         )
     hints = get_type_hints(kind)
     arguments = {}
