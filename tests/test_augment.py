@@ -36,6 +36,8 @@ from rmgl_jax.data.shifting import (
     random_shifting,
 )
 
+pytestmark = pytest.mark.network
+
 PLAIN = AugmentConfig(flip_probability=0.0, shifting=RandomShiftingConfig(probability=0.0))
 ALWAYS = {
     "flip": replace(PLAIN, flip_probability=0.5),

@@ -16,6 +16,8 @@ from rmgl_jax.models.rmgl import RMGL
 from tests.tiny_model import TINY, random_images, random_variables
 from tests.trees import assert_trees_close
 
+pytestmark = pytest.mark.network
+
 # 64 inner channels in res3 and 128 in res4, both with 3x3 convolutions of stride 1: the two forms
 # of Winograd's convolution.
 WIDE = replace(

@@ -17,6 +17,8 @@ from tests.tiny_model import random_variables
 from tests.tiny_trees import prepare_partial, write_images
 from tests.trained_run import run_config
 
+pytestmark = pytest.mark.network
+
 CONFIG = run_config("market1501")
 MODEL = TrainedModel(CONFIG, random_variables(CONFIG.model), step=1, digest="")
 

@@ -15,6 +15,8 @@ from rmgl_jax.models.rmgl import RMGL
 from tests.tiny import tiny_config, tiny_images
 from tests.tiny_model import random_variables
 
+pytestmark = pytest.mark.network
+
 CONFIG = tiny_config().model
 IMAGES = tiny_images(np.arange(19) % 6)
 

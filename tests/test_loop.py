@@ -28,6 +28,8 @@ from rmgl_jax.training.step import ParallelStep, TrainState
 from tests.tiny_run import CONFIG, named_leaves, tiny_split
 from tests.trees import assert_trees_close
 
+pytestmark = pytest.mark.network
+
 STEPS = 12
 """Of the tiny run: 4 epochs of 3."""
 

@@ -19,6 +19,8 @@ from tests.tiny_model import random_variables
 from tests.trained_run import run_config, write_run
 from tests.trees import assert_trees_close
 
+pytestmark = pytest.mark.network
+
 CONFIG = run_config("market1501")
 KERNEL = "params/backbone/stem/conv/kernel"
 

@@ -24,6 +24,8 @@ from rmgl_jax.models.resnet import Stage
 from rmgl_jax.models.rmgl import RMGL, feature_layout
 from tests.tiny_model import TINY, random_images, random_variables, variable_shapes
 
+pytestmark = pytest.mark.network
+
 
 def test_fold_puts_the_stripes_of_an_image_side_by_side_in_the_batch():
     maps = np.random.default_rng(0).random((2, 6, 2, 3), np.float32)

@@ -19,6 +19,8 @@ from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.training.logger import read_metrics
 
+pytestmark = pytest.mark.network
+
 ROOT = Path(__file__).parents[1]
 # Less to compile; all else is the tiny preset's.
 OPTIONS = "--preset tiny --model.paths original --model.last_stage res4 --train.evaluate_every 0"

@@ -11,6 +11,8 @@ import pytest
 from rmgl_jax.models.convolution import Conv
 from rmgl_jax.models.resnet import Bottleneck, Stage, Stem
 
+pytestmark = pytest.mark.network
+
 
 def convolution_by_sums(x, kernel, stride):
     """`[B, H, W, C]` and HWIO, padded by zeros, one output after another."""

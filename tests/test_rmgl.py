@@ -22,6 +22,8 @@ from rmgl_jax.models.rmgl import RMGL, feature_layout
 from tests.golden import seeded
 from tests.tiny_model import TINY, random_images, random_variables, variable_shapes
 
+pytestmark = pytest.mark.network
+
 GOLDEN = np.load(Path(__file__).parent / "golden" / "model_maps.npz")
 GOLDEN_CONFIG = ModelConfig(
     num_classes=5,

@@ -21,6 +21,8 @@ from rmgl_jax.training.optimizer import learning_rate, make_optimizer
 from rmgl_jax.training.step import create_state, make_train_step, train_step
 from tests.tiny import tiny_batch, tiny_config
 
+pytestmark = pytest.mark.network
+
 GOLDEN = Path(__file__).parent / "golden" / "step.json"
 
 

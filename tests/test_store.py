@@ -21,6 +21,8 @@ from rmgl_jax.data.split import Label, append_index
 from rmgl_jax.data.store import decode_split, open_split
 from tests.tiny_trees import prepare_partial, write_images, write_market
 
+pytestmark = pytest.mark.network
+
 SIZE = (24, 8)
 
 

@@ -23,6 +23,8 @@ from data_prep.synthetic.person import CLOTHES, family_of, make_person
 from data_prep.synthetic.pose import draw_pose, skeleton
 from data_prep.synthetic.streams import stream
 
+pytestmark = pytest.mark.network
+
 
 def read_all(directory):
     files = sorted(directory.rglob("*.jpg"))

@@ -12,6 +12,8 @@ from rmgl_jax.cpu import plain, winograd
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.convolution import Conv
 
+pytestmark = pytest.mark.network
+
 NARROW, WIDE = 64, 128  # below and at the width whose gradient by the kernel is Winograd's too
 
 

@@ -4,10 +4,13 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from rmgl_jax.evaluation.ranking import rank_metrics
 from rmgl_jax.report import curves
 from rmgl_jax.report.run_files import series
+
+pytestmark = pytest.mark.network
 
 
 def test_training_curves_inherit_the_text_color_and_average_many_steps():

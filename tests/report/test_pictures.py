@@ -21,6 +21,8 @@ from rmgl_jax.report.shifting_samples import shifting_samples
 from tests.report.tiny_report import section
 from tests.tiny_model import TINY, random_variables
 
+pytestmark = pytest.mark.network
+
 ORIGINAL = ("local2/original", "local3/original")
 RECEPTIVE = ("local2/receptive", "local3/receptive")
 NAMES = [ORIGINAL[0], RECEPTIVE[0], ORIGINAL[1], RECEPTIVE[1]]

@@ -14,6 +14,8 @@ from rmgl_jax.report.inspection import spread
 from rmgl_jax.report.ranked_lists import choose_queries, ranked_lists
 from tests.report.tiny_report import BATCH_SIZE, section, visible_text
 
+pytestmark = pytest.mark.network
+
 
 @pytest.mark.network
 def test_lists_on_the_page_are_those_of_the_embeddings(finished):
