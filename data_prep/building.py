@@ -62,7 +62,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     @property
     @abc.abstractmethod
     def layout(self) -> str:
-        """What the root directory contains, in words."""
+        """Description of the root directory's content, in words."""
 
     @property
     def expected(self) -> Counts | None:

@@ -1,4 +1,4 @@
-"""What is restored is what was saved, bit for bit, whatever happens to the files."""
+"""Checkpoints are restored bit for bit, or refused if their files are damaged."""
 
 import re
 import shutil
@@ -190,7 +190,7 @@ def test_restore_of_another_model_is_an_error(directory):
 
 def test_latest_and_best_are_kept(tmp_path):
     scores = {1: 0.2, 2: 0.9, 3: 0.3, 4: None, 5: 0.4, 6: None}
-    for steps in ((1, 2, 3), (4, 5, 6)):  # Opened anew, as by a run that goes on.
+    for steps in ((1, 2, 3), (4, 5, 6)):  # Opened twice, as by a resumed run.
         with open_checkpoints(tmp_path, keep=2) as manager:
             for step in steps:
                 save(manager, make_state(step, 10), scores[step])

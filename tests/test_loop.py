@@ -46,7 +46,7 @@ def losses(workdir, kind="train"):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Where compiled programs are kept, so that all runs of this file share them."""
+    """Directory of compiled programs, shared by all runs of this file."""
     before = jax.config.jax_compilation_cache_dir
     directory = before or str(tmp_path_factory.mktemp("compiled"))
     least = jax.config.jax_persistent_cache_min_compile_time_secs

@@ -141,9 +141,9 @@ def test_only_process_0_writes_and_prints(directory, finished):
     assert len(list((work / "tensorboard").iterdir())) == 2
     last = max(int(path.name) for path in (work / "checkpoints").iterdir())
     assert json.loads((work / "result.json").read_text())["step"] == str(last)
-    chief, other = (text for _, text in finished)
-    assert "Resuming from step" in chief
-    assert "rank-1" in chief
+    main_process, other = (text for _, text in finished)
+    assert "Resuming from step" in main_process
+    assert "rank-1" in main_process
     # JAX's own notes of connections are all that the other prints.
     assert [line for line in other.splitlines() if "Gloo" not in line] == []
 
@@ -160,8 +160,8 @@ def test_processes_with_different_options_end(directory, finished, works, option
     programs = [[*PLAIN, *shlex.split(extra)] for extra in options]
     ended = launch(directory, programs, devices=1, works=works)
     assert [status for status, _ in ended] == [1, 1], ended
-    chief, other = (" ".join(text.split()) for _, text in ended)
-    assert "Stopped, because process 1 can't use the work directory" in chief
+    main_process, other = (" ".join(text.split()) for _, text in ended)
+    assert "Stopped, because process 1 can't use the work directory" in main_process
     assert said in other
 
 

@@ -52,7 +52,7 @@ def bounds_by_loop(maps: np.ndarray, stripes: int) -> list[int]:
 def maps_and_stripes(draw):
     """Maps of a few values, so that ties are common, and a number of stripes they can have.
 
-    Few shapes, because each is compiled anew.
+    Few shapes, because each is compiled separately.
     """
     shape = draw(st.sampled_from([(2, 6, 3, 8), (1, 12, 1, 5), (1, 1, 2, 3)]))
     stripes = draw(st.integers(1, shape[1]))

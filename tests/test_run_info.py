@@ -1,4 +1,4 @@
-"""How a run was made, as it records it itself."""
+"""A run records command, commit, devices and versions."""
 
 import subprocess
 import sys

@@ -29,7 +29,7 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the data comes from."""
+    """Source and directory of the data."""
 
     source: Path | None = None
     """Directory of the dataset's files, needed once to prepare it."""
@@ -50,7 +50,7 @@ class RunOptions:
     preset: str = "paper"
     """Named configuration that the other options change; the presets are listed above."""
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    """Where the data comes from."""
+    """Source and directory of the data."""
     weights: Path | None = None
     """ImageNet weights of the backbone (.safetensors, .pth). The default is random weights."""
     baselines: bool = False
@@ -80,7 +80,7 @@ class SweepOptions:
     only_draw: bool = False
     """Run nothing; show the results that are in the directory."""
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    """Where the data comes from."""
+    """Source and directory of the data."""
     weights: Path | None = None
     """ImageNet weights of the backbone (.safetensors, .pth). The default is random weights."""
     debug: bool = False
@@ -98,7 +98,7 @@ class CheckpointOptions:
     best: bool = False
     """Take the checkpoint with the greatest mAP among those that the run evaluated."""
     settings: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    """How the model is evaluated."""
+    """Settings of the evaluation."""
     debug: bool = False
     """Show the traceback of expected errors."""
 
@@ -110,7 +110,7 @@ class EvaluateOptions(CheckpointOptions):
     dataset: str = tyro.MISSING
     """Name of the dataset, as "market1501", "cuhk03_np/labeled" or "folder/NAME"."""
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    """Where the data comes from."""
+    """Source and directory of the data."""
     query_expansion: bool = False
     """Also rank by alpha query expansion."""
     roc: bool = False

@@ -22,7 +22,7 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class RunFiles:
-    """What a run has written so far."""
+    """The files of a run, as far as it has written them."""
 
     config: ExperimentConfig
     """Configuration of the run."""

@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax writes them in the background; a damaged one is noticed and passed over."""
+"""Checkpoints: Orbax writes them in the background; damaged ones are detected and skipped."""
 
 import json
 import logging

@@ -66,7 +66,7 @@ def batch_hard_triplet_loss(
     """
     if features.ndim != 2 or pids.shape != features.shape[:1]:
         raise ValueError(
-            "batch_hard_triplet_loss wants features [B, F] and pids [B], "
+            "batch_hard_triplet_loss requires features [B, F] and pids [B], "
             f"got {features.shape} and {pids.shape}."
         )
     if reduction not in ("mean", "sum"):
