@@ -359,7 +359,7 @@ def test_a_split_that_does_not_fit_the_model_is_refused(tmp_path):
     small = dataclasses.replace(split, images=split.images[:, ::2])
     with pytest.raises(ValueError, match=r"are \(48, 32\), .* image_size=\(96, 32\)"):
         train_loop(CONFIG, small, tmp_path)
-    with pytest.raises(ValueError, match=r"7 persons needs at least .* hold 6"):
+    with pytest.raises(ValueError, match=r"7 identities .* 6"):
         train_loop(with_train(num_ids=7), split, tmp_path)
     assert not list(tmp_path.iterdir())
 

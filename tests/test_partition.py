@@ -1,7 +1,8 @@
-"""Folding moves no data and no information between stripes; Eqs. 5 to 7."""
+"""Folding moves no data, and no information between stripes; Eqs. 5 to 7."""
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ from tests.tiny_model import TINY, random_images, random_variables, variable_sha
 pytestmark = pytest.mark.network
 
 
-def test_fold_puts_the_stripes_of_an_image_side_by_side_in_the_batch():
+def test_fold_makes_the_stripes_of_an_image_adjacent_in_the_batch():
     maps = np.random.default_rng(0).random((2, 6, 2, 3), np.float32)
     folded = fold(maps, 3)
     assert folded.shape == (6, 2, 2, 3)
@@ -46,7 +47,7 @@ def test_unfold_is_the_inverse_of_fold(batch, stripes, rows):
 def test_folding_compiles_to_no_data_movement():
     stage = Stage(1, 4, 1, False, conv=Conv, norm=nn.BatchNorm)
     maps = jnp.ones((2, 12, 4, 16))
-    variables = jax.jit(stage.init, static_argnums=2)(jax.random.key(0), maps, False)
+    variables = jax.eval_shape(partial(stage.init, train=False), jax.random.key(0), maps)
 
     def partitioned(variables, maps):
         return unfold(stage.apply(variables, fold(maps, 3), False), 3)
@@ -161,16 +162,16 @@ def test_where_folding_restricts_the_receptive_field():
 @pytest.mark.parametrize(
     ("fold_at", "height", "shape"), [("input", 96, (32, 3)), ("res2", 24, (8, 16))]
 )
-def test_what_a_feature_depends_on(fold_at, height, shape):
+def test_features_of_receptive_stripes_depend_on_their_own_rows_only(fold_at, height, shape):
     """Gradients of every feature with respect to the map that the receptive path folds."""
-    # Without ABP, whose stripes may happen to be low and far from their uniform places.
+    # Without ABP, whose stripes may be low and far from their uniform positions.
     config = replace(TINY, fold_at=fold_at, granularities=(3,), abp="off")
     model = RMGL(config)
     variables, images = random_variables(config), random_images(8, config)
 
     @jax.jit
     def reach(shift):
-        """Whether row h of the folded map moves feature n: `[N, H]`."""
+        """True where row h of the folded map changes feature n: `[N, H]`."""
 
         def features(shift):
             def shifted(next_function, args, kwargs, context):
@@ -210,6 +211,6 @@ def test_what_a_feature_depends_on(fold_at, height, shape):
         (lambda: unfold(np.ones((3, 6, 2, 3)), 2), "batch of 3 maps .* 2 stripes"),
     ],
 )
-def test_bad_input_is_refused(call, message):
+def test_bad_input_raises_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,7 +1,10 @@
-"""Activation balanced pooling against a plain loop, and as properties."""
+"""Activation balanced pooling against a plain loop and by its properties; gradients of pooling."""
 
 import itertools
+from functools import partial
+from typing import get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmgl_jax.config import Pooling
+from rmgl_jax.models.convolution import Conv
 from rmgl_jax.models.pooling import (
+    POOLINGS,
     activation_balanced_bounds,
     activation_balanced_pool,
     uniform_stripe_pool,
 )
+from rmgl_jax.models.resnet import Stage
+from tests.tiny_model import random_like
+from tests.trees import assert_trees_close
 
 bounds_of = jax.jit(activation_balanced_bounds, static_argnums=1)
 pool_of = jax.jit(activation_balanced_pool, static_argnums=(1, 2))
@@ -52,14 +61,14 @@ def bounds_by_loop(maps: np.ndarray, stripes: int) -> list[int]:
 def maps_and_stripes(draw):
     """Maps of a few values, so that ties are common, and a number of stripes they can have.
 
-    Few shapes, because each is compiled separately.
+    The shapes are few, because each is compiled separately.
     """
     shape = draw(st.sampled_from([(2, 6, 3, 8), (1, 12, 1, 5), (1, 1, 2, 3)]))
     stripes = draw(st.integers(1, shape[1]))
     levels = draw(st.sampled_from([1, 2, 5, 1000]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     maps = rng.integers(0, levels, shape).astype(np.float32)
-    if draw(st.booleans()):  # significance that gathers in a few rows
+    if draw(st.booleans()):  # maxima in few rows
         maps[:, rng.integers(shape[1])] += levels
     return maps, stripes
 
@@ -189,10 +198,14 @@ def test_half_precision_bounds_are_exact(dtype):
 
 def test_vmap_is_a_loop_over_images():
     maps = np.random.default_rng(3).random((4, 6, 2, 9), np.float32)
-    one = jax.vmap(lambda image: activation_balanced_bounds(image[None], 3)[0])
-    np.testing.assert_array_equal(one(maps), bounds_of(maps, 3))
-    pooled = jax.vmap(lambda image: activation_balanced_pool(image[None], 3)[0])(maps)
-    np.testing.assert_allclose(pooled, pool_of(maps, 3, "mean"), rtol=1e-6)
+
+    def one(image):
+        bounds, pooled = (f(image[None], 3) for f in (activation_balanced_bounds, pool_of))
+        return bounds[0], pooled[0]
+
+    bounds, pooled = jax.jit(jax.vmap(one))(maps)
+    np.testing.assert_array_equal(bounds, bounds_of(maps, 3))
+    np.testing.assert_allclose(pooled, pool_of(maps, 3), rtol=1e-6)
 
 
 def test_gradient_is_that_of_stripes_held_fixed():
@@ -214,6 +227,48 @@ def test_no_gradient_goes_through_the_bounds():
     np.testing.assert_array_equal(gradient, np.zeros_like(maps))
 
 
+@pytest.mark.parametrize("pool", [uniform_stripe_pool, activation_balanced_pool])
+def test_gradient_of_max_goes_to_the_first_maximum_alone(pool):
+    maps = np.zeros((1, 4, 2, 1), np.float32)
+    maps[0, 1, 1] = maps[0, 2, 0] = maps[0, 2, 1] = 5
+    gradient = jax.jit(jax.grad(lambda m: pool(m, 1, "max").sum()))(maps)
+    expected = np.zeros_like(maps)
+    expected[0, 1, 1] = 1
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_gradient_of_max_in_one_program_with_the_layers_before():
+    """XLA computes a map again where it is used, and a maximum must not lose its gradient by that.
+
+    With the gradient of `jnp.max` some of it is lost in this program on CPUs.
+    """
+    rng = np.random.default_rng(0)
+    maps, weight = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 12, 4, 16), (4, 2, 16))
+    )
+    stage = Stage(1, 4, 1, False, Conv, partial(nn.BatchNorm, momentum=0.9))
+    variables = random_like(
+        jax.eval_shape(partial(stage.init, train=False), jax.random.key(0), maps)
+    )
+
+    def layers(params):
+        return stage.apply({**variables, "params": params}, maps, True, mutable="batch_stats")[0]
+
+    def loss(maps):
+        return jnp.square(uniform_stripe_pool(maps, 2) * weight).sum()
+
+    params = variables["params"]
+    found = jax.jit(jax.grad(lambda params: loss(layers(params))))(params)
+    out, backward = jax.vjp(jax.jit(layers), params)
+    (expected,) = backward(jax.jit(jax.grad(loss))(out))
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    assert_trees_close(found, expected, atol=1e-3 * largest)
+
+
+def test_poolings_are_those_of_the_configuration():
+    assert set(POOLINGS) == set(get_args(Pooling))
+
+
 def test_uniform_stripes():
     maps = np.arange(2 * 6 * 2 * 3, dtype=np.float32).reshape(2, 6, 2, 3)
     np.testing.assert_array_equal(
@@ -227,7 +282,7 @@ def test_uniform_stripes():
 
 
 @pytest.mark.parametrize("pool", [activation_balanced_pool, uniform_stripe_pool])
-def test_bad_input_is_refused(pool):
+def test_bad_input_raises_errors(pool):
     maps = np.ones((1, 6, 2, 3), np.float32)
     with pytest.raises(ValueError, match=r"\[B, H, W, C\], got shape \(6, 2, 3\)"):
         pool(maps[0], 2)

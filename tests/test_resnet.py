@@ -10,6 +10,8 @@ import pytest
 
 from rmgl_jax.models.convolution import Conv
 from rmgl_jax.models.resnet import Bottleneck, Stage, Stem
+from tests.tiny_model import random_like
+from tests.trees import assert_trees_close
 
 pytestmark = pytest.mark.network
 
@@ -116,9 +118,7 @@ def test_bottleneck_has_its_stride_where_it_is_configured():
     # With the stride in the first convolution a block never looks at odd rows and columns.
     without_odd = x.at[:, 1::2].set(0).at[:, :, 1::2].set(0)
     make = partial(Bottleneck, 4, 2, True, conv=Conv, norm=nn.BatchNorm)
-    variables = jax.jit(make(stride_in_1x1=False).init, static_argnums=2)(
-        jax.random.key(0), x, False
-    )
+    variables = random_like(shapes(make(stride_in_1x1=False), x.shape)[1])
 
     def outputs(stride_in_1x1):
         apply = jax.jit(partial(make(stride_in_1x1=stride_in_1x1).apply, train=False))
@@ -132,8 +132,24 @@ def test_bottleneck_has_its_stride_where_it_is_configured():
 def test_bottleneck_without_its_residual_is_its_shortcut():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 16)), jnp.float32)
     block = Bottleneck(4, 1, False, False, conv=Conv, norm=nn.BatchNorm)
-    _, variables = shapes(block, x.shape)
-    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables)
-    variables["params"]["bn3"] = {"scale": jnp.zeros(16), "bias": jnp.zeros(16)}
+    variables = random_like(shapes(block, x.shape)[1])
+    variables["params"]["bn3"] = jax.tree.map(jnp.zeros_like, variables["params"]["bn3"])
     out = jax.jit(partial(block.apply, train=False))(variables, x)
     np.testing.assert_array_equal(out, nn.relu(x))
+
+
+def test_stage_with_recomputation_has_the_same_values_and_gradients():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 4, 8)), jnp.float32)
+    make = partial(Stage, 1, 4, 2, False, Conv, nn.BatchNorm)
+    variables = random_like(shapes(make(), x.shape)[1])
+
+    def run(remat):
+        def loss(params, x):
+            out, updates = make(remat=remat).apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return (out**2).mean(), updates
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(variables["params"], x)
+
+    assert_trees_close(run(remat=True), run(remat=False), rtol=1e-4, atol=1e-5)

@@ -197,7 +197,7 @@ def test_training_without_test_set_evaluates_nothing(trained_only):
 def test_finished_run_without_test_set_returns_none_again(own, trained_only):
     workdir, *_ = trained_only
     before = (workdir / "metrics.jsonl").read_bytes()
-    assert train(own_config("train_only"), workdir, data_dir=own / "data") is None
+    assert train(own_config("train_only"), str(workdir), data_dir=str(own / "data")) is None
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 

@@ -13,13 +13,18 @@ TINY = ModelConfig(num_classes=5, image_size=(96, 32), depth=(1, 1, 1, 1), width
 
 
 def variable_shapes(config: ModelConfig) -> dict:
-    """What `RMGL(config).init` gives, as shapes and dtypes."""
+    """The variables of `RMGL(config)`, as shapes and dtypes."""
     images = jax.ShapeDtypeStruct((1, *config.image_size, 3), jnp.float32)
     return jax.eval_shape(RMGL(config).init, jax.random.key(0), images)
 
 
 def random_variables(config: ModelConfig, seed: int = 0) -> dict:
     """Variables of `RMGL(config)`, with every array random and of a sensible size."""
+    return random_like(variable_shapes(config), seed)
+
+
+def random_like(shapes: dict, seed: int = 0) -> dict:
+    """Random variables of a module, of the given shapes and dtypes."""
     random = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -32,7 +37,7 @@ def random_variables(config: ModelConfig, seed: int = 0) -> dict:
             values = random.uniform(-0.2, 0.2, leaf.shape)
         return jnp.asarray(values, leaf.dtype)
 
-    return jax.tree.map_with_path(fill, variable_shapes(config))
+    return jax.tree.map_with_path(fill, shapes)
 
 
 def random_images(batch: int, config: ModelConfig, seed: int = 1) -> jax.Array:

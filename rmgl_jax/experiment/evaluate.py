@@ -1,7 +1,5 @@
 """Evaluation of a trained model on the query and gallery of a dataset."""
 
-from pathlib import Path
-
 from rich.console import Console
 
 from data_prep import prepare_dataset
@@ -11,7 +9,7 @@ from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.result import EvaluationResult, print_results
 from rmgl_jax.experiment.options import EvaluateOptions
-from rmgl_jax.experiment.splits import load_query_and_gallery
+from rmgl_jax.experiment.splits import AnyPath, load_query_and_gallery
 from rmgl_jax.export.model_file import TrainedModel, load_model
 
 
@@ -19,8 +17,8 @@ def evaluate(
     model: TrainedModel,
     dataset: str,
     *,
-    source: Path | None = None,
-    data_dir: Path | None = None,
+    source: AnyPath | None = None,
+    data_dir: AnyPath | None = None,
     allow_partial: bool = False,
     settings: EvalConfig | None = None,
     query_expansion: bool = False,

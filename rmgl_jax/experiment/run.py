@@ -20,7 +20,7 @@ from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
 from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, print_results
-from rmgl_jax.experiment.splits import QueryAndGallery, load_train_and_test
+from rmgl_jax.experiment.splits import AnyPath, QueryAndGallery, load_train_and_test
 from rmgl_jax.models.pretrained import load_backbone
 from rmgl_jax.training import loop
 from rmgl_jax.training.run_info import save_run_info
@@ -28,12 +28,12 @@ from rmgl_jax.training.run_info import save_run_info
 
 def train(
     config: ExperimentConfig,
-    workdir: str | os.PathLike[str],
+    workdir: AnyPath,
     *,
-    source: Path | None = None,
-    data_dir: Path | None = None,
+    source: AnyPath | None = None,
+    data_dir: AnyPath | None = None,
     allow_partial: bool = False,
-    weights: Path | None = None,
+    weights: AnyPath | None = None,
     baselines: bool = False,
     figures: bool = False,
     paper: PaperNumbers | None = None,
@@ -152,13 +152,15 @@ def train(
         # Imports matplotlib, which few runs need.
         from rmgl_jax.report.page import write_report
 
-        report = write_report(directory, data_dir=data_dir, figures=True)
+        report = write_report(
+            directory, data_dir=None if data_dir is None else Path(data_dir), figures=True
+        )
         console.print(f"The report is in {report}", highlight=False, markup=False)
     console.print(f"Everything of this run is in {directory}", highlight=False)
     return result
 
 
-def describe_weights(weights: Path | None) -> str:
+def describe_weights(weights: AnyPath | None) -> str:
     """Name and digest of a weights file, as a configuration records it; "none" without one.
 
     Raises:
@@ -166,9 +168,10 @@ def describe_weights(weights: Path | None) -> str:
     """
     if weights is None:
         return "none"
-    if not weights.is_file():
-        raise MissingFileError(f"There is no weights file {weights}.")
-    return f"{weights.name} sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
+    path = Path(weights)
+    if not path.is_file():
+        raise MissingFileError(f"There is no weights file {path}.")
+    return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 def rank_baselines(query: Split, gallery: Split) -> dict[str, RankMetrics]:
@@ -184,7 +187,7 @@ def rank_baselines(query: Split, gallery: Split) -> dict[str, RankMetrics]:
     }
 
 
-def _check_workdir(workdir: str | os.PathLike[str]) -> Path:
+def _check_workdir(workdir: AnyPath) -> Path:
     name = os.fspath(workdir)
     if not name.strip():
         raise InputError(f"--workdir must be the path of a directory, got {name!r}.")
@@ -193,7 +196,9 @@ def _check_workdir(workdir: str | os.PathLike[str]) -> Path:
     return Path(name).expanduser()
 
 
-def _backbone_loader(weights: Path, config: ExperimentConfig, console: Console) -> loop.Initialize:
+def _backbone_loader(
+    weights: AnyPath, config: ExperimentConfig, console: Console
+) -> loop.Initialize:
     def initialize(variables: dict[str, Any]) -> dict[str, Any]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

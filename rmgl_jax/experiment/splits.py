@@ -1,6 +1,6 @@
 """Splits of a dataset that training and evaluation need."""
 
-from pathlib import Path
+from os import PathLike
 
 from tensorflow_datasets.core import DatasetBuilder
 
@@ -10,14 +10,15 @@ from rmgl_jax.data import store
 from rmgl_jax.data.store import Split
 
 QueryAndGallery = tuple[Split, Split]
+AnyPath = str | PathLike[str]
 
 
 def load_train_and_test(
     dataset: str,
     image_size: tuple[int, int],
     *,
-    source: Path | None = None,
-    data_dir: Path | None = None,
+    source: AnyPath | None = None,
+    data_dir: AnyPath | None = None,
     allow_partial: bool = False,
 ) -> tuple[Split, QueryAndGallery | None]:
     """Loads the training images, and query and gallery if the dataset has them.
