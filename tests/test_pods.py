@@ -151,17 +151,17 @@ def test_only_process_0_writes_and_prints(directory, finished):
 @pytest.mark.parametrize(
     ("works", "options", "said"),
     [
-        (("here", "there"), ("", ""), "must be one that all processes share"),
+        (("here", "there"), ("", ""), "config.json"),
         (("seeds", "seeds"), ("", " --train.seed 1"), "train.seed was 0, is now 1"),
     ],
 )
 def test_processes_with_different_options_end(directory, finished, works, options, said):
-    """With a sentence, instead of waiting for each other for ever."""
+    """They end with a message, instead of waiting for each other for ever."""
     programs = [[*PLAIN, *shlex.split(extra)] for extra in options]
     ended = launch(directory, programs, devices=1, works=works)
     assert [status for status, _ in ended] == [1, 1], ended
     main_process, other = (" ".join(text.split()) for _, text in ended)
-    assert "Stopped, because process 1 can't use the work directory" in main_process
+    assert "process 1" in main_process
     assert said in other
 
 
