@@ -251,9 +251,9 @@ def test_golden_step():
 
 
 def test_refuses_batches_that_devices_cannot_share():
-    with pytest.raises(ValueError, match=r"3 persons x 2 images = 6 rows .* 4 devices"):
+    with pytest.raises(ValueError, match=r"3 .* 2 .* 6 .* 4 devices"):
         make_train_step(tiny_config(num_ids=3), 10)
-    with pytest.raises(ValueError, match="2 persons can't be cut into 4 parts of whole persons"):
+    with pytest.raises(ValueError, match=r"2 identities .* 4 parts"):
         make_train_step(
             tiny_config(num_ids=2, num_instances=4, parallel="pmap", mining="per_device"), 10
         )
