@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from absl import logging as absl_logging
@@ -43,7 +43,8 @@ def start_jax(options: DistributedOptions) -> None:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the second start of a program takes seconds."""
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # not in the stub
+    # Not every version of jax declares the attribute.
+    if not cast(Any, jax.config).jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 

@@ -24,7 +24,7 @@ class Conv(nn.Module):
     """Rows and columns of the kernel; odd."""
     strides: int = 1
     """Rows and columns between two outputs."""
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     """Arithmetic of the convolution. The kernel is stored in float32."""
 
     @nn.compact
