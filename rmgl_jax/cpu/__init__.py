@@ -1,8 +1,9 @@
 """Operations and settings that exist only because XLA is slow on CPUs.
 
 The network calls `convolution` and `max_pool`; a command-line process calls `keep_freed_memory`.
-On accelerators they are XLA's own operations. `RMGL_CPU_KERNELS=0` in the environment selects these
-on CPUs too: results then differ by rounding only, and training takes longer (docs/performance.md).
+On accelerators they are XLA's own operations, and a 1x1 convolution is a matrix product. With
+`RMGL_CPU_KERNELS=0` in the environment every backend runs XLA's plain operations: results then
+differ by rounding only, and training on CPUs takes longer (docs/performance.md).
 """
 
 import os
