@@ -17,20 +17,21 @@ from orbax.checkpoint import CheckpointManager
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError
-from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.config import ExperimentConfig, TrainConfig
 from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
-from rmgl_jax.data.store import Split
+from rmgl_jax.data.split import Split
 from rmgl_jax.training import checkpoints
 from rmgl_jax.training.logger import MetricLogger
-from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.run_directory import init_run_directory
-from rmgl_jax.training.step import ParallelStep, TrainState, create_state, make_train_step
+from rmgl_jax.training.step import ParallelStep, TrainState, make_train_step
 from rmgl_jax.training.throughput import peak_flops, step_flops
 
 Initialize = Callable[[dict[str, Any]], dict[str, Any]]
 """Maps fresh variables (`params`, `batch_stats`) to those that training starts from."""
 Evaluate = Callable[[dict[str, Any]], dict[str, float]]
 """Maps variables to metrics by name. `mean_ap` decides which checkpoint is the best."""
+MakeStep = Callable[[ExperimentConfig, int], ParallelStep]
+"""Makes the step of a configuration, given the number of steps of an epoch."""
 
 
 class NonFiniteLossError(ExpectedError, RuntimeError):
@@ -50,6 +51,7 @@ def train_loop(
     evaluate: Evaluate | None = None,
     console: Console | None = None,
     on_step: Callable[[int], None] | None = None,
+    make_step: MakeStep = make_train_step,
 ) -> TrainState:
     """Trains to the end of `config.train.epochs`, resuming from the last checkpoint.
 
@@ -65,7 +67,8 @@ def train_loop(
         evaluate: called every `config.train.evaluate_every` epochs and at the end; None evaluates
             nothing.
         console: shows the progress bar and messages; None is silent.
-        on_step: called after each step with the number of steps done, for tests.
+        on_step: called after each step with the number of steps done.
+        make_step: makes the training step; a cheap one in tests of the loop.
 
     Returns:
         The state after the last step.
@@ -84,16 +87,16 @@ def train_loop(
     total = settings.epochs * per_epoch
     init_run_directory(config, workdir)
 
-    step = make_train_step(config, per_epoch)
+    step = make_step(config, per_epoch)
     key = jax.random.key(settings.seed)
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(
             checkpoints.open_checkpoints(workdir / "checkpoints", settings.keep_checkpoints)
         )
-        state, start, messages = _start(config, per_epoch, step, manager, initialize)
+        state, start, messages = _start(step, total, manager, initialize)
         if start >= total:
             return state
-        batches = _batches(config, split, start, total, per_epoch)
+        batches = training_batches(settings, split, start, jax.process_index(), jax.process_count())
         batch = step.put(next(batches))
         lowered = step.run.lower(state, batch, key)
         # Compiled once, ahead of time: another shape is an error instead of a second program.
@@ -134,16 +137,16 @@ def train_loop(
             at_end, epoch_ends = done == total, rest == 0
             stopping = _stop_now(terminated, done) and not at_end
             every = settings.evaluate_every
-            due = at_end or (epoch_ends and every > 0 and epoch % every == 0)
-            evaluating = due and evaluate is not None
+            evaluating = at_end or (epoch_ends and every > 0 and epoch % every == 0)
+            evaluate_now = evaluate if evaluating else None
             saving = at_end or stopping or (epoch_ends and epoch % settings.checkpoint_every == 0)
-            if not (saving or evaluating):
+            if not saving and evaluate_now is None:
                 continue
             # Nothing is evaluated or saved before its own loss is known to be finite.
             report(*pending)
             pending, mean_ap = None, None
-            if due and evaluate is not None:
-                values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
+            if evaluate_now is not None:
+                values = evaluate_now({"params": state.params, "batch_stats": state.batch_stats})
                 mean_ap = values.get("mean_ap")
                 if logger is not None:
                     logger.write(done, values, "eval")
@@ -160,23 +163,17 @@ def train_loop(
 
 
 def _start(
-    config: ExperimentConfig,
-    per_epoch: int,
-    step: ParallelStep,
-    manager: CheckpointManager,
-    initialize: Initialize | None,
+    step: ParallelStep, total: int, manager: CheckpointManager, initialize: Initialize | None
 ) -> tuple[TrainState, int, list[str]]:
     """Returns the state to start from, its step, and messages about it."""
-    fresh = create_state(
-        config.model, make_optimizer(config.optimizer, per_epoch), config.train.seed
-    )
+    fresh = step.create()
     restored = checkpoints.restore(manager, step.replicate(fresh))
     if restored is None:
         if initialize is not None:
             variables = initialize({"params": fresh.params, "batch_stats": fresh.batch_stats})
             fresh = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
         return step.replicate(fresh), 0, []
-    messages = [f"Resuming from step {restored.step} of {config.train.epochs * per_epoch}."]
+    messages = [f"Resuming from step {restored.step} of {total}."]
     for damaged in restored.skipped:
         # This step will be saved again.
         manager.delete(damaged)
@@ -223,27 +220,32 @@ def _check_split(config: ExperimentConfig, split: Split) -> None:
         )
 
 
-def _batches(
-    config: ExperimentConfig, split: Split, start: int, total: int, per_epoch: int
+def training_batches(
+    config: TrainConfig, split: Split, start: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields this process's rows of every batch from step `start` on, by (seed, step) alone."""
-    settings = config.train
-    order, epoch_of_order = np.empty((0, 0), np.int64), -1
-    for step in range(start, total):
-        epoch, place = divmod(step, per_epoch)
-        if epoch != epoch_of_order:
-            order = identity_batches(
-                split.labels,
-                settings.num_ids,
-                settings.num_instances,
-                settings.seed,
-                epoch,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-            epoch_of_order = epoch
-        rows = order[place]
-        yield {"images": split.batch(rows), "labels": split.labels[rows].astype(np.int32)}
+    """Yields the batches from step `start` to the end of training.
+
+    They are a function of `config`, `split` and the step alone. Each of several processes gets its
+    own P / process_count identities of every batch.
+
+    Args:
+        config: P, K, epochs and seed.
+        split: training images.
+        start: number of steps that are done.
+        process_index: index of this process, from 0.
+        process_count: number of processes.
+
+    Yields:
+        `images`, uint8 [P * K / process_count, H, W, 3], and `labels`, int32.
+    """
+    ids, instances = config.num_ids, config.num_instances
+    per_epoch = steps_per_epoch(split.labels, ids, instances)
+    for epoch in range(start // per_epoch, config.epochs):
+        batches = identity_batches(
+            split.labels, ids, instances, config.seed, epoch, process_index, process_count
+        )
+        for rows in batches[max(0, start - epoch * per_epoch) :]:
+            yield {"images": split.batch(rows), "labels": split.labels[rows]}
 
 
 class _Clock:

@@ -154,8 +154,10 @@ def train_step(
 
 
 class ParallelStep(NamedTuple):
-    """The step, and the functions that move its arguments onto the devices."""
+    """The step, and the functions that make its arguments."""
 
+    create: Callable[[], TrainState]
+    """Creates the initial state."""
     run: Any
     """Computes `run(state, batch, key)` and donates the state."""
     put: Callable[[Mapping[str, np.ndarray]], Batch]
@@ -174,17 +176,15 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
     """
     train, devices = config.train, jax.device_count()
     _check_division(config, devices, jax.process_count())
-    bound = partial(
+    optimizer = make_optimizer(config.optimizer, steps_per_epoch)
+    step = partial(
         train_step,
-        optimizer=make_optimizer(config.optimizer, steps_per_epoch),
+        model=RMGL(config.model, axis_name=AXIS if train.batch_norm == "synchronized" else None),
+        optimizer=optimizer,
         schedule=learning_rate(config.optimizer, steps_per_epoch),
         augmentation=config.augment,
         loss=config.loss,
         accumulate=train.accumulate,
-    )
-    step = partial(
-        bound,
-        model=RMGL(config.model, axis_name=AXIS if train.batch_norm == "synchronized" else None),
         axis_name=AXIS,
         mining_axis=AXIS if train.mining == "global" else None,
     )
@@ -222,7 +222,8 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         def put(batch: Mapping[str, np.ndarray]) -> Batch:
             return {name: spread(part) for name, part in batch.items()}
 
-    return ParallelStep(run, put, replicate, devices)
+    create = partial(create_state, config.model, optimizer, train.seed)
+    return ParallelStep(create, run, put, replicate, devices)
 
 
 def _check_division(config: ExperimentConfig, devices: int, processes: int) -> None:
