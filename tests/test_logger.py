@@ -1,14 +1,14 @@
-"""The logger has every step once, whatever happened to the run that wrote it."""
+"""Every step is logged once, also by interrupted runs."""
 
 import io
 import json
 import math
-import os
 
 import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
+from data_prep.errors import InputError, WriteError
 from rmgl_jax.training.logger import LOG_NAME, MetricLogger, read_metrics
 from tests.full_disk import full_disk
 
@@ -36,7 +36,7 @@ def events(workdir):
     return found
 
 
-def test_records_come_back(tmp_path):
+def test_read_metrics_returns_the_records(tmp_path):
     with MetricLogger(tmp_path, 10) as logger:
         logger.write(1, {"loss": 0.5, "learning_rate": 1e-5}, "train")
         logger.write(1, {"mean_ap": 0.25}, "eval")
@@ -51,20 +51,20 @@ def test_records_come_back(tmp_path):
     ]
 
 
-def test_nothing_written_is_nothing_read(tmp_path):
+def test_read_metrics_of_nothing_is_empty(tmp_path):
     assert read_metrics(tmp_path) == []
     write(tmp_path, [])
     assert read_metrics(tmp_path) == []
 
 
-def test_a_record_is_in_the_file_at_once(tmp_path):
+def test_write_reaches_the_file_at_once(tmp_path):
     """A run that is killed loses none."""
     with MetricLogger(tmp_path, 10) as logger:
         logger.write(1, {"loss": 0.5}, "train")
         assert steps_in(tmp_path) == [1]
 
 
-def test_a_resumed_run_writes_no_step_twice(tmp_path):
+def test_resumed_run_logs_no_step_twice(tmp_path):
     write(tmp_path, [1, 2, 3, 4, 5])
     write(tmp_path, [4, 5, 6], resumed_at=3)
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5, 6]
@@ -73,7 +73,7 @@ def test_a_resumed_run_writes_no_step_twice(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 20])
-def test_a_torn_last_line_is_no_record(cut, tmp_path):
+def test_read_metrics_skips_a_torn_last_line(cut, tmp_path):
     write(tmp_path, [1, 2, 3], accuracy=0.123456)
     path = tmp_path / LOG_NAME
     path.write_bytes(path.read_bytes()[:-cut])
@@ -84,46 +84,41 @@ def test_a_torn_last_line_is_no_record(cut, tmp_path):
     assert path.read_text().endswith("}\n")
 
 
-def test_numbers_that_are_not_finite_stay_json(tmp_path):
+def test_write_keeps_numbers_that_are_not_finite_as_text(tmp_path):
     write(tmp_path, [1], mean_ap=math.nan, worst=math.inf)
     (line,) = (tmp_path / LOG_NAME).read_text().splitlines()
     record = json.loads(line, parse_constant=pytest.fail)
     assert (record["mean_ap"], record["worst"]) == ("nan", "inf")
 
 
-def test_a_damaged_line_is_named(tmp_path):
+def test_read_metrics_names_a_damaged_line(tmp_path):
     write(tmp_path, [1, 2, 3])
     path = tmp_path / LOG_NAME
     path.write_text(path.read_text().replace('"step": 2', '"step": \0'))
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged in line 2: "):
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2: "):
         read_metrics(tmp_path)
 
 
-@pytest.mark.parametrize("first", ["metrics.jsonl", "events"])
-def test_a_full_disk_ends_it_and_is_told(first, tmp_path):
-    """Whichever of the files meets it first; no writer of its own waits for ever."""
-    name = "a" * (100 if first == "events" else 1)
-    logger = MetricLogger(tmp_path, 10)
-    if first == "events":
-        logger._file.close()
-        logger._file = open(os.devnull, "w")  # noqa: SIM115 (the logger closes it)
-
-    def run():
-        with logger:
-            for step in range(1, 1000):
-                logger.write(step, {f"{name}{number}": 0.5 for number in range(20)}, "train")
-
-    message = r"The record of step \d+ cannot be written to .*: File too large\."
-    with full_disk(), pytest.raises(OSError, match=message):
-        run()
-    if first == "metrics.jsonl":
-        kept = steps_in(tmp_path)
-        assert kept == list(range(1, len(kept) + 1))
-        write(tmp_path, [len(kept) + 1], resumed_at=len(kept))
-        assert steps_in(tmp_path) == [*kept, len(kept) + 1]
+@pytest.mark.parametrize(("size", "first"), [(4_000, "metrics.jsonl"), (15_000, "events")])
+def test_write_on_a_full_disk_raises(size, first, tmp_path):
+    """Whichever file meets it first; no writer of its own waits for ever."""
+    # One record takes 12 kB in metrics.jsonl, and 18 kB in the events.
+    values = {f"{number:03}": 0.5 for number in range(1000)}
+    write(tmp_path, [1])
+    message = r"The record of step 2 cannot be written to .*: File too large"
+    with (
+        full_disk(size),
+        pytest.raises(WriteError, match=message),
+        MetricLogger(tmp_path, 10, resumed_at=1) as logger,
+    ):
+        logger.write(2, values, "train")
+    steps = [1] if first == "metrics.jsonl" else [1, 2]
+    assert steps_in(tmp_path) == steps
+    write(tmp_path, [2, 3], resumed_at=1)
+    assert steps_in(tmp_path) == [1, 2, 3]
 
 
-def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path):
+def test_update_progress_without_a_terminal_prints_a_line_once_a_minute(tmp_path):
     out = io.StringIO()
     with MetricLogger(tmp_path, 10, console=Console(file=out, width=80)) as logger:
         for step in range(1, 6):
@@ -132,7 +127,7 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path):
     assert out.getvalue().splitlines() == ["epoch 1/2 · step 1/10", "Evaluated."]
 
 
-def test_on_a_terminal_there_is_a_bar(tmp_path):
+def test_update_progress_on_a_terminal_draws_a_bar(tmp_path):
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True)
     with MetricLogger(tmp_path, 10, resumed_at=4, console=console) as logger:
@@ -143,7 +138,7 @@ def test_on_a_terminal_there_is_a_bar(tmp_path):
     assert "Evaluated." in out.getvalue()
 
 
-def test_silent_without_a_console(tmp_path, capsys):
+def test_logger_without_a_console_is_silent(tmp_path, capsys):
     with MetricLogger(tmp_path, 10) as logger:
         logger.update_progress(1, "1/2", "step 1/10")
         logger.log("Evaluated.")

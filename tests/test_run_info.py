@@ -7,39 +7,41 @@ from pathlib import Path
 import jax
 import pytest
 
-from rmgl_jax.training import run_info as module
-from rmgl_jax.training.run_info import read_run_info, run_info, save_run_info
+from data_prep.errors import InputError
+from rmgl_jax.training.run_info import commit_of, read_run_info, run_info, save_run_info
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_it_says_what_ran_where(monkeypatch):
+def test_run_info_describes_this_process(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ignored", "--workdir", "my runs"])
-    made = run_info()
-    # Of this very process, which is pytest's.
-    assert made["command"].startswith("python ")
-    assert made["command"].endswith(" --workdir 'my runs'")
-    assert made["device"] == f"{len(jax.devices())} x cpu"
-    assert f"jax {jax.__version__}, " in made["versions"]
+    found = run_info()
+    # Of pytest's process.
+    assert found["command"].startswith("python ")
+    assert found["command"].endswith(" --workdir 'my runs'")
+    assert found["device"] == f"{len(jax.devices())} x cpu"
+    assert f"jax {jax.__version__}, " in found["versions"]
+    assert found["commit"] == commit_of(ROOT)
 
 
-def test_the_commit_is_the_checkouts(monkeypatch):
+def test_commit_of_a_checkout():
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    commit = run_info()["commit"].removesuffix("-dirty")
+    commit = commit_of(ROOT).removesuffix("-dirty")
     assert len(commit) >= 12
     assert head.startswith(commit)
 
 
-def test_an_installed_copy_has_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    assert run_info()["commit"] is None
+def test_commit_of_another_directory_is_none(tmp_path):
+    assert commit_of(tmp_path) is None
+    # An installed copy may lie inside of another project's checkout.
+    assert commit_of(ROOT / "tests") is None
 
 
-def test_the_first_record_stays(monkeypatch, tmp_path):
+def test_save_run_info_keeps_the_first_record(monkeypatch, tmp_path):
     assert read_run_info(tmp_path) == {}
     save_run_info(tmp_path)
     first = read_run_info(tmp_path)
@@ -49,7 +51,7 @@ def test_the_first_record_stays(monkeypatch, tmp_path):
     assert read_run_info(tmp_path) == first
 
 
-def test_a_damaged_record_is_said_to_be_so(tmp_path):
+def test_read_run_info_refuses_a_damaged_record(tmp_path):
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
         read_run_info(tmp_path)

@@ -1,10 +1,11 @@
-"""One step: the same on any number of devices, and never another one unnoticed."""
+"""One step gives the same result on any number of devices, and a golden one."""
 
-import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,185 +15,157 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rmgl_jax.config import AugmentConfig, LossConfig, RandomShiftingConfig
+from data_prep.errors import InputError
+from rmgl_jax.config import AugmentConfig, RandomShiftingConfig
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL
 from rmgl_jax.training.optimizer import learning_rate, make_optimizer
 from rmgl_jax.training.step import create_state, make_train_step, train_step
-from tests.tiny import tiny_batch, tiny_config
+from tests.tiny import small_config, tiny_batch, tiny_config
+from tests.trees import assert_trees_close
 
 pytestmark = pytest.mark.network
 
 GOLDEN = Path(__file__).parent / "golden" / "step.json"
+KEY = 7
+close = partial(assert_trees_close, rtol=1e-5, atol=1e-5)
 
 
-def run_steps(config, steps=3):
-    """State and metrics after some steps from scratch."""
+def first_state(config):
+    return jax.device_get(create_state(config.model, make_optimizer(config.optimizer, 10), 0))
+
+
+@pytest.fixture(scope="module")
+def start():
+    return first_state(small_config())
+
+
+def run_steps(config, start, steps=3):
+    """State and metrics after each of some steps on all devices."""
     step = make_train_step(config, steps_per_epoch=10)
-    state = step.replicate(create_state(config.model, make_optimizer(config.optimizer, 10), 0))
+    state, found = step.replicate(start), []
     for number in range(steps):
-        state, metrics = step.run(state, step.put(tiny_batch(number)), jax.random.key(7))
-    return jax.device_get(state), jax.device_get(metrics)
+        state, metrics = step.run(state, step.put(tiny_batch(number)), jax.random.key(KEY))
+        found.append(jax.device_get((state, metrics)))
+    return found
 
 
-def assert_close(one, other, tolerance=1e-5):
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
-    ):
-        name = jax.tree_util.keystr(path)
-        np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance, err_msg=name)
-
-
-def largest_difference(one, other):
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return max(float(np.abs(a - b).max()) for a, b in pairs)
-
-
-@pytest.fixture(scope="module")
-def by_jit():
-    return run_steps(tiny_config())
-
-
-@pytest.fixture(scope="module")
-def on_one_device():
-    """The truth that devices must agree with: the whole batch on one, mapped over nothing."""
-    return run_on_one_device(tiny_config())
-
-
-def run_on_one_device(config, **shardings):
-    optimizer = make_optimizer(config.optimizer, 10)
-    step = jax.jit(
-        partial(
-            train_step,
-            model=RMGL(config.model),
-            optimizer=optimizer,
-            schedule=learning_rate(config.optimizer, 10),
-            augmentation=config.augment,
-            loss=config.loss,
-        ),
-        **shardings,
+def one_device_step(config, **shardings):
+    """The step on the whole batch, mapped over nothing."""
+    step = partial(
+        train_step,
+        model=RMGL(config.model),
+        optimizer=make_optimizer(config.optimizer, 10),
+        schedule=learning_rate(config.optimizer, 10),
+        augmentation=config.augment,
+        loss=config.loss,
     )
-    state = create_state(config.model, optimizer, 0)
+    return jax.jit(step, **shardings)
+
+
+def run_on_one_device(config, state, **shardings):
+    step = one_device_step(config, **shardings)
     for number in range(3):
-        state, metrics = step(state, tiny_batch(number), jax.random.key(7))
-    return jax.device_get(state), jax.device_get(metrics)
+        state, metrics = step(state, tiny_batch(number), jax.random.key(KEY))
+    return jax.device_get((state, metrics))
 
 
 @pytest.fixture(scope="module")
-def by_pmap():
-    return run_steps(tiny_config(parallel="pmap"))
+def on_one_device(start):
+    """The truth that several devices must agree with."""
+    return run_on_one_device(small_config(), start)
+
+
+@pytest.fixture(scope="module")
+def by_jit(start):
+    return run_steps(small_config(), start)
+
+
+@pytest.fixture(scope="module")
+def by_pmap(start):
+    return run_steps(small_config(parallel="pmap"), start)
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_four_devices_equal_one(parallel, on_one_device, request):
+def test_step_on_four_devices_equals_one(parallel, on_one_device, request):
     assert jax.device_count() == 4
-    one, one_metrics = on_one_device
-    four, four_metrics = request.getfixturevalue(f"by_{parallel}")
-    assert one.step == four.step == 3
-    assert_close(one.params, four.params)
-    assert_close(one.batch_stats, four.batch_stats)
-    assert_close(one_metrics, four_metrics)
+    state, metrics = request.getfixturevalue(f"by_{parallel}")[-1]
+    expected, expected_metrics = on_one_device
+    assert state.step == 3
+    close(state.params, expected.params)
+    close(state.batch_stats, expected.batch_stats)
+    close(metrics, expected_metrics)
 
 
-def test_jit_equals_pmap(by_jit, by_pmap):
-    assert_close(by_jit, by_pmap)
+def test_step_by_jit_equals_pmap(by_jit, by_pmap):
+    close(by_jit, by_pmap)
 
 
-def test_a_batch_left_to_the_partitioner_is_the_same(on_one_device):
+def test_step_of_the_partitioner_is_the_same(on_one_device, start):
     """Nothing in the step depends on how XLA fuses it; the gradient of `jnp.max` once did."""
     rows, everywhere = (NamedSharding(data_mesh(), spec) for spec in (P(AXIS), P()))
-    config = tiny_config()
-    state, _ = run_on_one_device(config, in_shardings=(everywhere, rows, everywhere))
-    assert_close(on_one_device[0].params, state.params)
+    state, _ = run_on_one_device(small_config(), start, in_shardings=(everywhere, rows, everywhere))
+    close(state.params, on_one_device[0].params)
 
 
-def test_every_parameter_and_statistic_moves(by_jit):
-    start = jax.device_get(
-        create_state(tiny_config().model, make_optimizer(tiny_config().optimizer, 10), 0)
-    )
+def test_step_moves_every_parameter_and_statistic(by_jit, start):
+    end, _ = by_jit[-1]
     for part in ("params", "batch_stats"):
         before = jax.tree_util.tree_leaves_with_path(getattr(start, part))
-        after = jax.tree.leaves(getattr(by_jit[0], part))
-        for (path, a), b in zip(before, after, strict=True):
+        for (path, a), b in zip(before, jax.tree.leaves(getattr(end, part)), strict=True):
             assert not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
-def test_per_device_batch_norm_is_another_computation(by_pmap):
-    state, _ = run_steps(tiny_config(parallel="pmap", batch_norm="per_device"))
-    assert largest_difference(state.params, by_pmap[0].params) > 2e-5
-
-
-def test_per_device_mining_is_another_computation(by_pmap):
-    # A device has one person here, so that it finds no negative at all.
-    config = tiny_config(mining="per_device")
-    state, metrics = run_steps(config)
+def test_step_per_device_normalizes_and_mines_parts(by_jit, start):
+    config = small_config(parallel="pmap", batch_norm="per_device", mining="per_device")
+    ((state, metrics),) = run_steps(config, start, steps=1)
+    synchronized, global_metrics = by_jit[0]
+    # The mean of the parts' means is that of the batch; the mean of their variances is smaller.
+    own, whole = (s.batch_stats["backbone"]["stem"]["bn"] for s in (state, synchronized))
+    np.testing.assert_allclose(own["mean"], whole["mean"], rtol=1e-5, atol=1e-6)
+    assert (own["var"] < whole["var"] - 1e-4).all()
+    # A device has one identity here, so that its two anchors have no negative.
     assert metrics["triplet"] == 0
-    assert metrics["triplet_skipped"] == 2  # of each device's two anchors
-    assert by_pmap[1]["triplet"] > 0
-    assert largest_difference(state.params, by_pmap[0].params) > 2e-5
+    assert metrics["triplet_skipped"] == 2
+    assert global_metrics["triplet"] > 0
+    assert global_metrics["triplet_skipped"] == 0
 
 
-def test_accumulated_parts_are_the_same_by_jit_and_pmap():
-    # 8 persons: two parts on each of four devices hold one person each.
-    def run(parallel):
-        config = tiny_config(parallel=parallel, accumulate=2, num_ids=8)
-        config = dataclasses.replace(
-            config, model=dataclasses.replace(config.model, num_classes=12)
-        )
-        step = make_train_step(config, steps_per_epoch=10)
-        state = create_state(config.model, make_optimizer(config.optimizer, 10), 0)
-        one, two = tiny_batch(0), tiny_batch(1)
-        batch = {name: np.concatenate([one[name], two[name]]) for name in one}
-        batch["labels"][8:] += 6
-        state, metrics = step.run(step.replicate(state), step.put(batch), jax.random.key(7))
-        return jax.device_get(state), jax.device_get(metrics)
+def test_accumulated_step_is_the_mean_of_its_parts():
+    """Two parts on each of four devices, against a plain step for each part."""
+    plain = AugmentConfig(flip_probability=0.0, shifting=RandomShiftingConfig())
+    config = replace(small_config(accumulate=2, num_ids=8), augment=plain)
+    config = replace(config, model=replace(config.model, num_classes=12))
+    start = first_state(config)
+    one, two = tiny_batch(0), tiny_batch(1)
+    batch = {"images": np.concatenate([one["images"], two["images"]])}
+    batch["labels"] = np.concatenate([one["labels"], two["labels"] + 6])
+    step = make_train_step(config, steps_per_epoch=10)
+    state, metrics = jax.device_get(
+        step.run(step.replicate(start), step.put(batch), jax.random.key(KEY))
+    )
 
-    (one, one_metrics), (other, other_metrics) = run("jit"), run("pmap")
-    assert_close(one.params, other.params)
-    assert_close(one.batch_stats, other.batch_stats)
-    assert_close(one_metrics, other_metrics)
-
-
-def test_accumulation_averages_the_parts():
-    """With what depends on the part switched off, two parts give the whole batch's gradient."""
-    config = tiny_config()
-    optimizer = make_optimizer(config.optimizer, 10)
-    state = create_state(config.model, optimizer, 0)
-
-    class Frozen(RMGL):
-        """Batch norm by running statistics, so that images do not see each other."""
-
-        def __call__(self, images, train):
-            return super().__call__(images, train=False)
-
-    def run(accumulate):
-        return jax.jit(
-            lambda state, batch: train_step(
-                state,
-                batch,
-                jax.random.key(0),
-                model=Frozen(config.model),
-                optimizer=optimizer,
-                schedule=lambda step: step,
-                augmentation=AugmentConfig(shifting=RandomShiftingConfig()),
-                loss=LossConfig(triplet_weight=0),
-                accumulate=accumulate,
-            )
-        )(state, tiny_batch())
-
-    (one, one_metrics), (two, two_metrics) = run(1), run(2)
-    assert_close(one.params, two.params, 1e-6)
-    assert_close(one_metrics, two_metrics)
+    # A device has four rows: two of its first part, then two of its second one.
+    plain_step, statistics, parts = one_device_step(config), start.batch_stats, []
+    for half in ([0, 1], [2, 3]):
+        rows = (np.arange(0, 16, 4)[:, None] + half).ravel()
+        part = {name: array[rows] for name, array in batch.items()}
+        parts.append(plain_step(start.replace(batch_stats=statistics), part, jax.random.key(KEY)))
+        statistics = parts[-1][0].batch_stats
+    # The first update of SGD is linear in the gradient, and so are the parameters after it.
+    expected, expected_metrics = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
+    close(state.params, expected.params)
+    close(state.batch_stats, statistics)
+    close(metrics, expected_metrics)
 
 
-def test_two_processes_equal_one(by_jit, tmp_path):
-    """Two processes of two devices each, as on a pod: both end with the one-process state."""
-    import socket
-
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """Directory of what two processes of two devices each, as on a pod, have written."""
+    directory = tmp_path_factory.mktemp("two_processes")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
-    script = Path(__file__).parent / "two_process_step.py"
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -200,7 +173,7 @@ def test_two_processes_equal_one(by_jit, tmp_path):
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), address, str(number), str(tmp_path)],
+            [sys.executable, "-m", "tests.two_process_step", address, str(number), str(directory)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -210,25 +183,49 @@ def test_two_processes_equal_one(by_jit, tmp_path):
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+    return directory
+
+
+def test_step_on_two_processes_equals_one(by_jit, two_processes):
+    state, metrics = by_jit[-1]
     expected = {
         jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(
-            (by_jit[0].params, by_jit[0].batch_stats, by_jit[1])
+            (state.params, state.batch_stats, metrics)
         )
     }
-    for parallel in ("jit", "pmap"):
-        for number in (0, 1):
-            found = np.load(tmp_path / f"{parallel}{number}.npz")
-            assert set(found) == set(expected)
-            for name, leaf in expected.items():
-                np.testing.assert_allclose(
-                    found[name], leaf, atol=1e-5, rtol=1e-5, err_msg=f"{parallel} {name}"
-                )
+    for name in ("jit0", "jit1", "pmap0", "pmap1"):
+        with np.load(two_processes / f"{name}.npz") as found:
+            close(dict(found), expected)
 
 
-def test_golden_step():
+@pytest.mark.parametrize(
+    ("situation", "outcomes"),
+    [
+        ("same", (None, None)),
+        (
+            "other seed",
+            (("PeerError", "process 1"), ("ConfigChangedError", "train.seed was 0, is now 1")),
+        ),
+        ("not shared", (("PeerError", "process 1"), ("MissingFileError", "own1"))),
+        ("not writable", (("WriteError", "file/run"), ("PeerError", "process 0"))),
+    ],
+)
+def test_init_run_directory_on_two_processes_ends_alike(situation, outcomes, two_processes):
+    """Both processes raise, instead of waiting for each other for ever."""
+    for number, expected in enumerate(outcomes):
+        found = json.loads((two_processes / f"outcomes{number}.json").read_text())[situation]
+        if expected is None:
+            assert found is None
+        else:
+            assert found[0] == expected[0]
+            assert expected[1] in found[1]
+
+
+def test_step_is_the_golden_one():
     """The third step's terms and some norms, as they were when last agreed on."""
-    state, metrics = run_on_one_device(tiny_config(granularities=(2, 3)))
+    config = tiny_config(granularities=(2, 3))
+    state, metrics = run_on_one_device(config, first_state(config))
     norms = {
         jax.tree_util.keystr(path): float(np.linalg.norm(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
@@ -250,10 +247,8 @@ def test_golden_step():
         )
 
 
-def test_refuses_batches_that_devices_cannot_share():
-    with pytest.raises(ValueError, match=r"3 .* 2 .* 6 .* 4 devices"):
+def test_make_train_step_refuses_batches_that_devices_cannot_share():
+    with pytest.raises(InputError, match=r"3 .* 2 .* 6 rows .* 4 devices"):
         make_train_step(tiny_config(num_ids=3), 10)
-    with pytest.raises(ValueError, match=r"2 identities .* 4 parts"):
-        make_train_step(
-            tiny_config(num_ids=2, num_instances=4, parallel="pmap", mining="per_device"), 10
-        )
+    with pytest.raises(InputError, match=r"2 identities .* 4 parts"):
+        make_train_step(tiny_config(num_ids=2, num_instances=4, mining="per_device"), 10)

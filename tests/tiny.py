@@ -1,5 +1,7 @@
 """A model, an experiment and images so small that a step takes milliseconds."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from rmgl_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -26,6 +28,12 @@ def tiny_config(granularities=(2,), **train) -> ExperimentConfig:
         optimizer=OptimizerConfig(learning_rate=2e-4, warmup_epochs=0, decay_epochs=(2,)),
         train=TrainConfig(**({"epochs": 3, "num_ids": PERSONS, "num_instances": IMAGES} | train)),
     )
+
+
+def small_config(**train) -> ExperimentConfig:
+    """`tiny_config` with a network that ends at res4, which compiles faster."""
+    config = tiny_config(**train)
+    return replace(config, model=replace(config.model, last_stage="res4"))
 
 
 def tiny_batch(seed: int = 0) -> dict[str, np.ndarray]:

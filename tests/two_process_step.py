@@ -1,5 +1,6 @@
-"""One of two processes of `test_two_processes_equal_one`: `ADDRESS NUMBER OUT`."""
+"""One of two processes of the tests in `test_step.py`: `ADDRESS NUMBER OUT`."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,20 +13,19 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.step import create_state, make_train_step
-from tests.tiny import tiny_batch, tiny_config
+from data_prep.errors import ExpectedError
+from rmgl_jax.training.run_directory import init_run_directory
+from rmgl_jax.training.step import make_train_step
+from tests.tiny import small_config, tiny_batch
 
 
-def main(number: int, out: Path) -> None:
+def run_steps(number: int, out: Path) -> None:
     """Three steps by jit and by pmap, each process feeding its half of every batch."""
     assert jax.process_count() == 2
     assert jax.device_count() == 4
     for parallel in ("jit", "pmap"):
-        config = tiny_config(parallel=parallel)
-        step = make_train_step(config, steps_per_epoch=10)
-        state = create_state(config.model, make_optimizer(config.optimizer, 10), 0)
-        state = step.replicate(state)
+        step = make_train_step(small_config(parallel=parallel), steps_per_epoch=10)
+        state = step.replicate(step.create())
         run = None
         for index in range(3):
             half = {name: np.split(rows, 2)[number] for name, rows in tiny_batch(index).items()}
@@ -40,5 +40,24 @@ def main(number: int, out: Path) -> None:
         )
 
 
+def init_directories(number: int, out: Path) -> None:
+    """Writes the outcome of `init_run_directory` in four situations."""
+    (out / "file").touch()
+    outcomes = {}
+    for name, config, workdir in (
+        ("same", small_config(), out / "shared"),
+        ("other seed", small_config(seed=number), out / "shared"),
+        ("not shared", small_config(), out / f"own{number}"),
+        ("not writable", small_config(), out / "file" / "run"),
+    ):
+        try:
+            init_run_directory(config, workdir)
+            outcomes[name] = None
+        except ExpectedError as error:
+            outcomes[name] = [type(error).__name__, str(error)]
+    (out / f"outcomes{number}.json").write_text(json.dumps(outcomes))
+
+
 if __name__ == "__main__":
-    main(int(number), Path(out))
+    init_directories(int(number), Path(out))
+    run_steps(int(number), Path(out))

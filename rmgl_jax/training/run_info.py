@@ -20,7 +20,7 @@ def run_info() -> dict[str, str | None]:
     devices = jax.devices()
     return {
         "command": _command(),
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parents[2]),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "versions": ", ".join(
             [f"python {sys.version.split()[0]}"]
@@ -63,15 +63,15 @@ def _command() -> str:
     return shlex.join([*program, *sys.argv[1:]])
 
 
-def _commit() -> str | None:
-    """Returns the commit of the checkout, with "-dirty" if files differ; None outside of one."""
-    here = Path(__file__).parents[2]
-    if not (here / ".git").exists():  # Installed; a checkout around it belongs to another project.
+def commit_of(directory: Path) -> str | None:
+    """Returns the commit of a checkout, with "-dirty" if files differ; None if it is not one."""
+    # An installed copy is not one, even if a checkout of another project is around it.
+    if not (directory / ".git").exists():
         return None
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--exclude=*", "--dirty", "--abbrev=12"],
-            cwd=here,
+            cwd=directory,
             capture_output=True,
             text=True,
             check=True,
