@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -254,6 +255,8 @@ def test_main_functions_end_with_one_line(tmp_path):
         text=True,
         check=True,
         cwd=tmp_path,
+        # The run cards are not installed.
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     lines = ended.stdout.splitlines()
     assert [line for line in lines if line.startswith("status")] == ["status 1"] * 5
