@@ -1,6 +1,7 @@
 """Settings of every test session: four CPU devices, strict ranks, repeatable examples."""
 
 import os
+import signal
 from pathlib import Path
 
 # Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set
@@ -18,6 +19,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 from hypothesis import HealthCheck, settings
+
+# Shells start background jobs with SIGINT ignored, and processes inherit that: the tests that
+# interrupt a process need the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
