@@ -127,9 +127,10 @@ class ModelConfig(_Checked):
 
     def _check_heights(self) -> None:
         height, width = self.image_size
+        stride = map_stride(self.last_stage)
         _check(
-            height % 16 == 0 and width % 16 == 0,
-            "ModelConfig.image_size must be multiples of 16 (the network's stride), "
+            height % stride == 0 and width % stride == 0,
+            f"ModelConfig.image_size must be multiples of {stride} (the network's stride), "
             f"got {self.image_size}.",
         )
         last = self.map_height(self.last_stage)

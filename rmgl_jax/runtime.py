@@ -75,7 +75,7 @@ def silence_loggers() -> None:
     """Silences the informational logs of Orbax and TFDS, and asyncio's echoes of their errors."""
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # When Orbax can't read or write one array it drops the tasks of all others, and Python would
+    # When Orbax cannot read or write one array it drops the tasks of all others, and Python would
     # report each of them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

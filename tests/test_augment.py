@@ -320,6 +320,9 @@ def test_random_flip_mirrors_half_of_the_images():
     assert 160 < mirrored.sum() < 240
     np.testing.assert_array_equal(random_flip(keys, images, 0.0), images)
     np.testing.assert_array_equal(random_flip(keys, images, 1.0), images[:, :, ::-1])
+    # A configuration takes integers where it expects numbers.
+    np.testing.assert_array_equal(random_flip(keys, images, 0), images)
+    np.testing.assert_array_equal(random_flip(keys, images, 1), images[:, :, ::-1])
 
 
 def test_normalize_uses_imagenets_mean_and_deviation():

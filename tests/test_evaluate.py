@@ -73,9 +73,13 @@ def test_evaluate_passes_its_options_on(model, data_dir, plain):
 def test_evaluate_prepares_data_from_the_source(model, tmp_path):
     write_images(tmp_path / "new" / "query", QUERIES[:2])
     write_images(tmp_path / "new" / "gallery", GALLERY[:9])
-    result = evaluate(model, "folder/new", source=tmp_path / "new", data_dir=tmp_path / "tfds")
+    result = evaluate(
+        model, "folder/new", source=tmp_path / "new", data_dir=tmp_path / "tfds", roc=True
+    )
     assert (result.n_query, result.n_gallery) == (2, 9)
-    again = evaluate(model, "folder/new", data_dir=tmp_path / "tfds")
+    assert result.expanded is None
+    assert result.verification is not None
+    again = evaluate(model, "folder/new", data_dir=tmp_path / "tfds", roc=True)
     assert again.to_json() == result.to_json()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import optax
 import pytest
 from rich.console import Console
 
@@ -20,9 +21,11 @@ from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.experiment.run import train
 from rmgl_jax.experiment.splits import load_query_and_gallery
 from rmgl_jax.export.model_file import load_model
+from rmgl_jax.models.pretrained import save_backbone
 from rmgl_jax.training.logger import read_metrics
 from rmgl_jax.training.run_directory import read_config
 from rmgl_jax.training.run_info import read_run_info
+from rmgl_jax.training.step import create_state
 from tests.tiny_trees import write_images
 from tests.trained_run import run_config
 
@@ -266,6 +269,19 @@ def test_source_without_images(fails, tmp_path):
 
 def test_unknown_dataset(fails):
     assert "'market'" in fails(InputError, config=run_config("market"))
+
+
+def test_train_without_console_warns_of_missing_layer4(finished, home, tmp_path):
+    """Warnings are errors in the tests, so that the run ends before it compiles anything."""
+    variables = create_state(CONFIG.model, optax.sgd(1.0), seed=0)
+    arrays = {"params": variables.params, "batch_stats": variables.batch_stats}
+    weights = tmp_path / "res4.safetensors"
+    save_backbone(weights, arrays, CONFIG.model)
+    config = replace(CONFIG, model=replace(CONFIG.model, last_stage="res5"))
+    with pytest.raises(UserWarning, match="no layer4"):
+        train(
+            config, tmp_path / "run", data_dir=home / "data", weights=tmp_path / "res4.safetensors"
+        )
 
 
 def test_missing_weights(fails, tmp_path):

@@ -11,7 +11,7 @@ from rmgl_jax.runtime import report_errors
 
 
 def run(error, debug=False):
-    """What is printed, and the exit status."""
+    """Returns the printed text and the exit status."""
     output = io.StringIO()
     with pytest.raises(SystemExit) as caught, report_errors(Console(file=output), debug):
         raise error

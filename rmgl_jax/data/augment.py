@@ -66,7 +66,7 @@ def augment(
 
 def random_flip(keys: jax.Array, images: ArrayLike, probability: float) -> jax.Array:
     """Mirrors each image of [B, H, W, C] left to right with the given probability; keys are [B]."""
-    mirrored = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    mirrored = jax.vmap(lambda key: jax.random.bernoulli(key, float(probability)))(keys)
     images = jnp.asarray(images)
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 

@@ -200,6 +200,8 @@ def _backbone_loader(
     weights: AnyPath, config: ExperimentConfig, console: Console
 ) -> loop.Initialize:
     def initialize(variables: dict[str, Any]) -> dict[str, Any]:
+        if console.quiet and jax.process_index() == 0:  # Without a console they stay warnings.
+            return load_backbone(weights, variables, config.model)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             variables = load_backbone(weights, variables, config.model)
