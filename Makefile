@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two workers; a module's tests stay in one of them, so that what they share is compiled once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two workers; a module's tests stay in one of them, so that what they share is compiled once. The
+# order is that of tests/conftest.py: xdist would start the modules with the fewest tests last, and
+# those are the slow ones.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint format check test demo clean
 

@@ -32,3 +32,8 @@ settings.register_profile(
     "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that compile a network first: the short ones then fill the workers' last minute."""
+    items.sort(key=lambda item: item.get_closest_marker("network") is None)
