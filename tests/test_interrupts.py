@@ -88,11 +88,11 @@ def test_ctrl_c_is_not_swallowed_by_callbacks(body, tmp_path):
 
 
 STUCK = """
-import hashlib, sys
+import hashlib, threading
 from rmgl_jax import interrupts
 
 def work():
-    print("ready", flush=True)
+    threading.Timer(0.3, lambda: print("ready", flush=True)).start()
     # Like a compiler, it runs no Python code for a long time.
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
 

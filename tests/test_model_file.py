@@ -269,7 +269,7 @@ def test_load_model_refuses_a_changed_configuration(workdir, tmp_path):
     shutil.copytree(workdir, changed)
     path = changed / CONFIG_NAME
     text = path.read_text()
-    path.write_text(text.replace('"stride_in_1x1": true', '"stride_in_1x1": false'))
+    path.write_text(text.replace('"flip": true', '"flip": false'))
     assert path.read_text() != text
     with pytest.raises(InputError, match=r"config\.json was changed .* step 9"):
         load_model(changed)
