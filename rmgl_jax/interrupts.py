@@ -89,7 +89,9 @@ class _Watch:
                 signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
 
     def _end(self) -> None:
-        if not self.said():
+        if self.said():
+            time.sleep(0.2)  # The other thread may just be printing it.
+        else:
             # A progress bar may have hidden the cursor.
             if os.isatty(1):
                 os.write(1, b"\x1b[?25h")
