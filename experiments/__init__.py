@@ -1,1 +1,8 @@
 """Run cards: one file per published result, described by its docstring."""
+
+import sys
+
+from rmgl_jax.interrupts import end_at_once
+
+if sys.argv[0] == "-m":  # `python -m experiments.CARD` imports this first.
+    end_at_once()

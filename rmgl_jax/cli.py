@@ -2,9 +2,10 @@
 
 import importlib
 import sys
+from contextlib import nullcontext
 from typing import NamedTuple
 
-from rmgl_jax import __version__
+from rmgl_jax import __version__, interrupts
 
 
 class Command(NamedTuple):
@@ -31,7 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
     elif name == "--version":
         print(f"rmgl_jax {__version__}")
     elif name in COMMANDS:
-        importlib.import_module(COMMANDS[name].module).main(rest)
+        with interrupts.watch(seconds=0):  # Imports and parsing leave nothing to clean up.
+            command = importlib.import_module(COMMANDS[name].module).main
+            with interrupts.watch() if name == "prepare" else nullcontext():
+                command(rest)
     else:
         print(f"rmgl has no command {name!r}.\n\n{usage()}", file=sys.stderr)
         sys.exit(2)

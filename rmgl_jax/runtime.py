@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import jax
 from absl import logging as absl_logging
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, is_expected
+from rmgl_jax import interrupts
 from rmgl_jax.cpu import keep_freed_memory
 
 
@@ -54,21 +55,32 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
     """Prints expected errors in one line and exits with status 1.
 
     Expected are `ExpectedError`s and full, read-only or forbidden storage. Anything else is a bug
-    and keeps its traceback; with `debug` every error does. Ctrl-C exits with status 130.
+    and keeps its traceback; with `debug` every error does. Ctrl-C exits with status 130, within a
+    bounded time; see `rmgl_jax.interrupts`.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        console.print("Interrupted.")
-        sys.exit(130)
-    except (ExpectedError, OSError) as error:
-        if debug or not is_expected(error):
-            raise
-        console.print("[bold red]Error:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False)
-        sys.exit(1)
+    with interrupts.watch():
+        try:
+            yield
+        except BaseException as error:
+            # Callbacks of compilers turn a KeyboardInterrupt into errors of their own.
+            interrupted = isinstance(error, KeyboardInterrupt) or interrupts.requested()
+            expected = isinstance(error, ExpectedError | OSError) and is_expected(error)
+            if debug or not (interrupted or expected):
+                raise
+            if interrupted:
+                _exit_interrupted(console, error)
+            console.print("[bold red]Error:[/]", end=" ")
+            console.print(str(error), markup=False, highlight=False)
+            sys.exit(1)
+        if interrupts.requested():  # Something swallowed it.
+            _exit_interrupted(console)
+
+
+def _exit_interrupted(console: Console, error: BaseException | None = None) -> NoReturn:
+    reason = str(error) if isinstance(error, KeyboardInterrupt) else ""
+    if not interrupts.said():
+        console.print(reason or "Interrupted.", markup=False, highlight=False)
+    sys.exit(interrupts.STATUS)
 
 
 def silence_loggers() -> None:

@@ -1,5 +1,7 @@
 """Checkpoints are restored bit for bit, or refused if their files are damaged."""
 
+import errno
+import json
 import re
 import shutil
 
@@ -9,14 +11,18 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_prep.errors import InputError
 from rmgl_jax.training.checkpoints import (
     CheckpointError,
+    NonFiniteStateError,
     digest,
     finish,
     open_checkpoints,
+    open_for_reading,
     restore,
     save,
 )
+from rmgl_jax.training.scores import SCORES_NAME, best_step, read_scores, record_score
 from rmgl_jax.training.step import TrainState
 from tests.full_disk import full_disk
 
@@ -24,7 +30,7 @@ from tests.full_disk import full_disk
 def make_state(step: int, size: int = 2000) -> TrainState:
     """Numbers that depend on the step, among them those that a careless copy changes."""
     weights = np.random.default_rng(step).normal(size=size).astype(np.float32)
-    weights[:4] = -0.0, 1e-42, np.inf, np.finfo(np.float32).max
+    weights[:4] = -0.0, 1e-42, 1 - 2**-24, np.finfo(np.float32).max
     return TrainState(
         step=jnp.int32(step),
         params={"a": {"kernel": jnp.asarray(weights)}, "b": jnp.float32(step)},
@@ -196,7 +202,7 @@ def test_latest_and_best_are_kept(tmp_path):
                 save(manager, make_state(step, 10), scores[step])
     with open_checkpoints(tmp_path, keep=2) as manager:
         assert set(manager.all_steps()) == {2, 5, 6}
-        assert manager.best_step() == 2
+        assert best_step(read_scores(tmp_path), manager.all_steps()) == 2
         assert restore(manager, make_state(0, 10)).step == 6
 
 
@@ -207,14 +213,143 @@ def test_save_of_an_earlier_step_is_an_error(directory):
                 save(manager, make_state(step))
 
 
-def test_damaged_score_loses_the_score_only(directory, caplog):
-    for name, content in (("1", '{"mean_aq": 0.25}'), ("2", '{"mean_ap": 0.')):
-        (directory / name / "metrics" / "metrics").write_text(content)
+def steps_in(directory):
+    return sorted(int(path.name) for path in directory.iterdir() if path.is_dir())
+
+
+def test_incomplete_newest_checkpoint_leaves_the_others_usable(directory):
+    """As left by a process that was killed while it removed the newest one."""
+    shutil.rmtree(directory / "2" / "default")
+    for opened in (open_checkpoints(directory, keep=2), open_for_reading(directory)):
+        with opened as manager:
+            restored = restore(manager, make_state(0))
+        assert (restored.step, restored.skipped) == (1, (2,))
+        assert bits(restored.state) == bits(make_state(1))
+    with open_checkpoints(directory, keep=2) as manager:
+        manager.delete(2)
+        save(manager, make_state(2))
+        finish(manager)
+        assert restore(manager, make_state(0)).step == 2
+
+
+def test_unreadable_checkpoint_is_not_taken_for_a_damaged_one(directory):
+    class Forbidden:
+        """A manager on a machine that has no file handles left for the newest checkpoint."""
+
+        directory = directory
+
+        def all_steps(self):
+            return [1, 2]
+
+        def restore(self, step, args):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(CheckpointError, match=r"step 2 in .* cannot be read: .*Too many"):
+        restore(Forbidden(), make_state(0))
+
+
+@pytest.mark.parametrize("name", ["[run]", "back\\slash", "star*", "what?"])
+def test_paths_that_orbax_cannot_read_are_refused(name, tmp_path):
+    for opened in (open_checkpoints(tmp_path / name, 1), open_for_reading(tmp_path / name)):
+        with pytest.raises(InputError, match=r"must not contain (\[|\\|\*|\?)\."), opened:
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_save_refuses_values_that_are_not_finite(value, directory):
+    state = make_state(3)
+    trace = state.opt_state[0]["trace"].at[7].set(value)
+    state = state.replace(opt_state=({"trace": trace}, state.opt_state[1]))
+    with open_checkpoints(directory, keep=2) as manager:
+        message = r"step 3 .* 1 of its 4 arrays .* \.opt_state\[0\]\['trace'\]\. .* step 2"
+        with pytest.raises(NonFiniteStateError, match=message):
+            save(manager, state)
+        finish(manager)
+        assert restore(manager, make_state(0)).step == 2
+    assert steps_in(directory) == [1, 2]
+
+
+# --- Scores ---------------------------------------------------------------------------------------
+
+
+def test_record_score_decides_which_checkpoint_is_kept(tmp_path):
+    """Scores are known after their checkpoint is saved."""
+    with open_checkpoints(tmp_path, keep=1) as manager:
+        for step, score in enumerate([0.2, 0.9, 0.3, 0.4], 1):
+            save(manager, make_state(step, 10))
+            record_score(tmp_path, step, score)
+    assert read_scores(tmp_path) == {1: 0.2, 2: 0.9, 3: 0.3, 4: 0.4}
+    assert steps_in(tmp_path) == [2, 4]
+
+
+@pytest.mark.parametrize("kind", ["flipped bit", "zeroed", "truncated", "emptied", "removed"])
+def test_damaged_scores_are_an_error_and_remove_nothing(kind, directory, caplog):
+    damage(directory / SCORES_NAME, kind)
+    with pytest.raises(InputError, match=SCORES_NAME):
+        read_scores(directory)
     with open_checkpoints(directory, keep=1) as manager:
         assert restore(manager, make_state(0)).step == 2
         save(manager, make_state(3), mean_ap=0.1)
-    assert caplog.text.count("is damaged") == 2
-    assert sorted(path.name for path in directory.iterdir()) == ["3"]
+    assert SCORES_NAME in caplog.text
+    # One of them may be the best.
+    assert steps_in(directory) == [1, 2, 3]
+    with pytest.raises(InputError, match=r"steps \[1, 2\] is lost"):
+        best_step(read_scores(directory), [1, 2, 3])
+    # Evaluated again.
+    for step in (1, 2):
+        record_score(directory, step, step / 10)
+    assert best_step(read_scores(directory), [1, 2, 3]) == 2
+
+
+def test_every_changed_digit_of_a_score_is_seen(directory):
+    path = directory / SCORES_NAME
+    text = path.read_text()
+    for place in re.finditer(r"\d", text.partition('"digest"')[0]):
+        digit = str((int(place[0]) + 1) % 10)
+        path.write_text(text[: place.start()] + digit + text[place.end() :])
+        with pytest.raises(InputError, match=r"damaged"):
+            read_scores(directory)
+
+
+def as_version_0_2_0(directory, scores):
+    """Moves the scores to where Orbax kept them for version 0.2.0."""
+    (directory / SCORES_NAME).unlink()
+    for step in steps_in(directory):
+        path = directory / str(step) / "_CHECKPOINT_METADATA"
+        metadata = json.loads(path.read_text())
+        metadata["custom_metadata"] = {"digest": metadata["custom_metadata"]["digest"]}
+        if step in scores:
+            metadata["item_handlers"]["metrics"] = "orbax.JsonCheckpointHandler"
+            (directory / str(step) / "metrics").mkdir()
+            score = json.dumps({"mean_ap": scores[step]})
+            (directory / str(step) / "metrics" / "metrics").write_text(score)
+        path.write_text(json.dumps(metadata))
+
+
+def test_scores_of_version_0_2_0_are_read(directory):
+    as_version_0_2_0(directory, {1: 0.75})
+    assert read_scores(directory) == {1: 0.75}
+    with open_checkpoints(directory, keep=1) as manager:
+        restored = restore(manager, make_state(0))
+        assert (restored.step, restored.config_digest) == (2, None)
+        save(manager, make_state(3), mean_ap=0.1)
+    assert read_scores(directory) == {1: 0.75, 3: 0.1}
+    assert steps_in(directory) == [1, 3]
+
+
+@pytest.mark.parametrize("damaged", ['{"mean_aq": 0.25}', '{"mean_ap": 0.', None])
+def test_damaged_score_of_version_0_2_0_is_lost_and_not_forgotten(damaged, directory, caplog):
+    as_version_0_2_0(directory, {1: 0.75, 2: 0.5})
+    path = directory / "1" / "metrics" / "metrics"
+    path.unlink() if damaged is None else path.write_text(damaged)
+    with pytest.raises(InputError, match=r"steps \[1\] is lost"):
+        best_step(read_scores(directory), [1, 2])
+    with open_checkpoints(directory, keep=1) as manager:
+        assert restore(manager, make_state(0)).step == 2
+        save(manager, make_state(3))
+    assert read_scores(directory) == {1: None, 2: 0.5}
+    assert steps_in(directory) == [1, 2, 3]
 
 
 def test_save_copies_the_state_before_returning(tmp_path):

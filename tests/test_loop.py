@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,12 @@ from data_prep.errors import InputError
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.evaluation.protocol import evaluate_splits
-from rmgl_jax.training.checkpoints import CheckpointError, open_checkpoints, restore
+from rmgl_jax.training.checkpoints import (
+    CheckpointError,
+    NonFiniteStateError,
+    open_checkpoints,
+    restore,
+)
 from rmgl_jax.training.logger import read_metrics
 from rmgl_jax.training.loop import (
     Interrupted,
@@ -29,6 +35,7 @@ from rmgl_jax.training.loop import (
     training_batches,
 )
 from rmgl_jax.training.run_directory import ConfigChangedError
+from rmgl_jax.training.scores import SCORES_NAME, list_steps, read_scores
 from rmgl_jax.training.step import ParallelStep, TrainState
 from tests.tiny_run import CONFIG, tiny_split
 from tests.trees import assert_trees_close
@@ -83,7 +90,8 @@ def killed(whole, tmp_path_factory):
     events = [
         ("kill-commit", 3),  # before there is another
         ("kill", 4),  # while that of step 3 is being written, or just after
-        ("kill-delete", 3),
+        ("interrupt", 5),
+        ("kill-delete", 5),
         ("full", 0),
     ]
     ended = [(event, run_process(workdir, event, step)) for event, step in events]
@@ -95,7 +103,7 @@ def killed(whole, tmp_path_factory):
 
 def test_killed_runs_have_the_expected_exit_status(killed):
     for event, process in killed[2]:
-        expected = {"full": 1}.get(event, -signal.SIGKILL)
+        expected = {"full": 1, "interrupt": 130}.get(event, -signal.SIGKILL)
         assert process.returncode == expected, (event, process.stderr)
 
 
@@ -105,7 +113,7 @@ def test_killed_run_ends_with_the_same_bits(killed, whole):
 
 def test_killed_run_leaves_whole_checkpoints(killed, whole):
     directory = killed[0] / "checkpoints"
-    assert {path.name for path in directory.iterdir()} == {"9", "12"}
+    assert {path.name for path in directory.iterdir()} == {"9", "12", SCORES_NAME}
     with open_checkpoints(directory, keep=2) as manager:
         restored = restore(manager, whole[0])
     assert (restored.step, restored.skipped) == (STEPS, ())
@@ -115,6 +123,12 @@ def test_killed_run_leaves_whole_checkpoints(killed, whole):
 def test_killed_run_logs_every_step_once(killed, whole):
     assert losses(killed[0]) == whole[1]
     assert [record["step"] for record in whole[1]] == list(range(1, STEPS + 1))
+
+
+def test_ctrl_c_is_reported_in_one_line(killed):
+    process = next(process for event, process in killed[2] if event == "interrupt")
+    assert process.stderr == ""
+    assert process.stdout == "Stopped by Ctrl-C; the state of step 5 is saved.\n"
 
 
 def test_full_disk_is_reported_in_one_line(killed):
@@ -138,6 +152,22 @@ def test_sigterm_saves_and_the_run_resumes(whole, tmp_path):
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert (tmp_path / "checkpoints" / "8").is_dir()
+    resumed = []
+    state = train_loop(CONFIG, tiny_split(), tmp_path, on_step=resumed.append)
+    assert resumed == [9, 10, 11, 12]
+    assert_trees_close(jax.device_get(state), whole[0])
+    assert losses(tmp_path) == whole[1]
+
+
+def test_ctrl_c_saves_and_the_run_resumes(whole, tmp_path):
+    def interrupt(done):
+        if done == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="step 8 is saved"):
+        train_loop(CONFIG, tiny_split(), tmp_path, on_step=interrupt)
+    assert signal.getsignal(signal.SIGINT) == before
     resumed = []
     state = train_loop(CONFIG, tiny_split(), tmp_path, on_step=resumed.append)
     assert resumed == [9, 10, 11, 12]
@@ -179,8 +209,8 @@ def test_evaluation_changes_no_bit_and_recompiles_nothing(whole, tmp_path):
 # --- The loop around a step of one number -----------------------------------------------------
 
 
-def counting(nan_at=None):
-    """Makes a step that only counts, and whose loss can be NaN at one step."""
+def counting(nan_at=None, inf_at=None):
+    """Makes a step that only counts, and whose loss or state can be non-finite at one step."""
 
     def create():
         zero = jnp.zeros((), jnp.int32)
@@ -191,7 +221,8 @@ def counting(nan_at=None):
         done = state.step + 1
         loss = jnp.where(done == (nan_at or -1), jnp.nan, 1.0 / done)
         metrics = {"loss": loss, "cross_entropy": loss, "triplet": 0.0, "learning_rate": 0.1}
-        return state.replace(step=done, params=state.params + loss), metrics
+        params = jnp.where(done == (inf_at or -1), jnp.inf, state.params + loss)
+        return state.replace(step=done, params=params), metrics
 
     def same(value):
         return value
@@ -199,13 +230,14 @@ def counting(nan_at=None):
     return lambda config, steps_per_epoch: ParallelStep(create, run, same, same, 1)
 
 
-def count(workdir, config=CONFIG, nan_at=None, **options):
+def count(workdir, config=CONFIG, nan_at=None, inf_at=None, **options):
     """The loop around the step that only counts."""
-    return train_loop(config, tiny_split(), workdir, make_step=counting(nan_at), **options)
+    make_step = counting(nan_at, inf_at)
+    return train_loop(config, tiny_split(), workdir, make_step=make_step, **options)
 
 
 def saved(workdir):
-    return {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    return set(list_steps(workdir / "checkpoints"))
 
 
 @pytest.mark.parametrize("nan_at", [1, 3, 5, 6, 7, STEPS])
@@ -263,11 +295,89 @@ def test_checkpoint_every_decides_the_epochs(tmp_path):
     assert saved(tmp_path) == {6, 12, 15}
 
 
+def test_state_that_is_not_finite_is_never_saved(tmp_path):
+    """The loss of step 6 was finite: it belongs to the state before its update."""
+    with pytest.raises(NonFiniteStateError, match=r"step 6 .* \.params\. .* step 3"):
+        count(tmp_path, with_train(evaluate_every=2), inf_at=6, evaluate=pytest.fail)
+    assert saved(tmp_path) == {3}
+    assert np.isfinite(count(tmp_path, with_train(evaluate_every=2)).params)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_run_stopped_in_its_evaluation_resumes_with_it(epoch, number, tmp_path):
+    """Nothing is lost, and the signal does not wait for the end of the evaluation."""
+    config = with_train(evaluate_every=2, keep_checkpoints=9)
+    expected = count(tmp_path / "whole", config, evaluate=lambda variables: {"mean_ap": 0.5})
+    steps = []
+
+    def stop_in_evaluation(variables):
+        if epoch * 3 == steps[-1]:
+            signal.raise_signal(number)
+            raise AssertionError
+        return {"mean_ap": 0.5}
+
+    workdir = tmp_path / "run"
+    error = KeyboardInterrupt if number == signal.SIGINT else Interrupted
+    with pytest.raises(error):
+        count(workdir, config, evaluate=stop_in_evaluation, on_step=steps.append)
+    assert max(saved(workdir)) == epoch * 3
+    measured = []
+
+    def measure(variables):
+        measured.append(len(steps))
+        return {"mean_ap": 0.5}
+
+    resumed = []
+    state = count(workdir, config, evaluate=measure, on_step=resumed.append)
+    assert state.params == expected.params
+    assert resumed == list(range(epoch * 3 + 1, STEPS + 1))
+    assert len(measured) == (2 if epoch == 2 else 1)
+    for name in ("train", "eval"):
+        steps_of = [r["step"] for r in read_metrics(workdir) if r["kind"] == name]
+        assert steps_of == ([6, 12] if name == "eval" else list(range(1, STEPS + 1)))
+    assert read_scores(workdir / "checkpoints") == {6: 0.5, 12: 0.5}
+    assert read_scores(workdir / "checkpoints") == read_scores(tmp_path / "whole" / "checkpoints")
+
+
+def test_failed_evaluation_loses_no_step(tmp_path):
+    def fail(variables):
+        raise InputError("no query has a match")
+
+    with pytest.raises(InputError):
+        count(tmp_path, with_train(evaluate_every=1), evaluate=fail)
+    assert saved(tmp_path) == {3}
+
+
+def test_ctrl_c_in_the_last_step_leaves_the_evaluation_to_the_next_run(tmp_path):
+    def interrupt(done):
+        if done == STEPS:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=f"step {STEPS} is saved"):
+        count(tmp_path, evaluate=pytest.fail, on_step=interrupt)
+    count(tmp_path, evaluate=lambda variables: {"mean_ap": 0.5}, on_step=pytest.fail)
+    assert read_scores(tmp_path / "checkpoints") == {STEPS: 0.5}
+
+
+def test_log_that_was_cut_is_noticed(tmp_path):
+    count(tmp_path, with_train(epochs=4))
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    log = tmp_path / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:5]))
+    out = io.StringIO()
+    count(tmp_path, with_train(epochs=4), console=Console(file=out, width=200))
+    assert re.search(r"metrics\.jsonl .* 4 records .* 6 to 9 are missing", out.getvalue())
+    steps = [record["step"] for record in read_metrics(tmp_path)]
+    assert steps == [1, 2, 3, 4, 5, 10, 11, 12]
+
+
 def test_finished_run_does_nothing(tmp_path):
     def never(*_):
         raise AssertionError
 
-    state = count(tmp_path)
+    state = count(tmp_path, evaluate=lambda variables: {"rank-1": 0.5})
     before = read_metrics(tmp_path)
     again = count(tmp_path, initialize=never, evaluate=never, on_step=never)
     assert again.params == state.params
@@ -320,6 +430,17 @@ def test_another_configuration_is_refused(tmp_path):
     assert json.loads(before)["train"]["seed"] == 0
 
 
+def test_changed_configuration_file_is_refused(tmp_path):
+    """Also if the command is changed in the same way."""
+    count(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"margin": 0.6', '"margin": 0.7'))
+    with pytest.raises(InputError, match=r"config\.json was changed .* step 12"):
+        count(tmp_path, replace(CONFIG, loss=replace(CONFIG.loss, margin=0.7)))
+    path.unlink()
+    assert count(tmp_path, on_step=pytest.fail).step == STEPS
+
+
 def test_run_directory_of_version_0_1_0_resumes(tmp_path):
     state = count(tmp_path)
     path = tmp_path / "config.json"
@@ -329,6 +450,10 @@ def test_run_directory_of_version_0_1_0_resumes(tmp_path):
     tree["train"]["images"] = tree["train"].pop("num_instances")
     tree["train"]["batch_norm"] = "synchronised"
     path.write_text(json.dumps(tree))
+    for checkpoint in (tmp_path / "checkpoints").glob("*/_CHECKPOINT_METADATA"):
+        metadata = json.loads(checkpoint.read_text())
+        metadata["custom_metadata"] = {"digest": metadata["custom_metadata"]["digest"]}
+        checkpoint.write_text(json.dumps(metadata))
     assert count(tmp_path, on_step=pytest.fail).params == state.params
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from dataclasses import replace
 
 import jax
@@ -14,6 +16,8 @@ from data_prep.errors import InputError, MissingFileError, WriteError
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
 from rmgl_jax.training.checkpoints import CheckpointError
 from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.run_directory import CONFIG_NAME
+from rmgl_jax.training.scores import SCORES_NAME
 from rmgl_jax.training.step import create_state
 from tests.tiny_model import random_variables
 from tests.trained_run import run_config, write_run
@@ -217,6 +221,71 @@ def test_load_model_skips_damaged_checkpoint_unless_asked_for(workdir, tmp_path)
     assert load_model(damaged).step == 6
     with pytest.raises(CheckpointError, match=r"\[9\]"):
         load_model(damaged, step=9)
+
+
+def test_load_model_reads_beside_a_run_that_replaces_its_checkpoints(workdir, tmp_path):
+    """A run that is so fast that every checkpoint is gone once it is found."""
+    busy = tmp_path / "busy"
+    shutil.copytree(workdir, busy)
+    saved = busy / "checkpoints"
+    step, stop = 9, threading.Event()
+
+    def run():
+        nonlocal step
+        while not stop.is_set():
+            shutil.copytree(saved / str(step), saved / f"{step + 3}.part")
+            (saved / f"{step + 3}.part").rename(saved / str(step + 3))
+            (saved / str(step) / "_CHECKPOINT_METADATA").unlink()
+            shutil.rmtree(saved / str(step))
+            step += 3
+
+    for earlier in ("3", "6"):
+        shutil.rmtree(saved / earlier)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        while step < 60:
+            time.sleep(0.01)
+        threading.Timer(1.5, stop.set).start()
+        found = load_model(busy)
+    finally:
+        stop.set()
+        thread.join()
+    assert found.digest == load_model(workdir).digest
+
+
+def test_load_model_takes_no_other_checkpoint_for_the_best(workdir, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(workdir, damaged)
+    (damaged / "checkpoints" / SCORES_NAME).unlink()
+    with pytest.raises(InputError, match=SCORES_NAME):
+        load_model(damaged, best=True)
+    assert load_model(damaged).step == 9
+
+
+def test_load_model_refuses_a_changed_configuration(workdir, tmp_path):
+    """Here a field that changes no shape, so that the weights would fit."""
+    changed = tmp_path / "changed"
+    shutil.copytree(workdir, changed)
+    path = changed / CONFIG_NAME
+    text = path.read_text()
+    path.write_text(text.replace('"flip": true', '"flip": false'))
+    assert path.read_text() != text
+    with pytest.raises(InputError, match=r"config\.json was changed .* step 9"):
+        load_model(changed)
+    path.write_text(json.dumps(json.loads(text)))  # Other white space only.
+    assert load_model(changed).step == 9
+
+
+def test_load_model_reads_a_checkpoint_without_digest_of_its_configuration(workdir, tmp_path):
+    """As versions until 0.2.0 saved it."""
+    earlier = tmp_path / "earlier"
+    shutil.copytree(workdir, earlier)
+    path = earlier / "checkpoints" / "9" / "_CHECKPOINT_METADATA"
+    metadata = json.loads(path.read_text())
+    del metadata["custom_metadata"]["config_digest"]
+    path.write_text(json.dumps(metadata))
+    assert load_model(earlier).step == 9
 
 
 def test_load_model_without_scores_or_checkpoints(tmp_path):

@@ -18,6 +18,7 @@ from experiments import market_rmgl
 from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.training.logger import read_metrics
+from rmgl_jax.training.scores import list_steps
 
 pytestmark = pytest.mark.network
 
@@ -83,7 +84,7 @@ def directory(tmp_path_factory):
 def interrupted(directory):
     """The first launch, on an empty directory, in which one process is terminated."""
     ended = launch(directory, [PLAIN, TERMINATED], devices=1)
-    seen = sorted(path.name for path in (directory / "work" / "checkpoints").iterdir())
+    seen = [str(step) for step in list_steps(directory / "work" / "checkpoints")]
     return ended, seen, read_metrics(directory / "work")
 
 
@@ -142,7 +143,7 @@ def test_only_process_0_writes_and_prints(directory, finished):
     }
     # One file of events for each of the two launches.
     assert len(list((work / "tensorboard").iterdir())) == 2
-    last = max(int(path.name) for path in (work / "checkpoints").iterdir())
+    last = max(list_steps(work / "checkpoints"))
     assert json.loads((work / "result.json").read_text())["step"] == str(last)
     main_process, other = (text for _, text in finished)
     assert "Resuming from step" in main_process

@@ -4,6 +4,7 @@ Events
   kill         SIGKILL when STEP steps are done
   kill-commit  SIGKILL when the checkpoint of STEP is written but does not have its name yet
   kill-delete  SIGKILL when the checkpoint of STEP is partly deleted
+  interrupt    SIGINT, as by Ctrl-C, when STEP steps are done
   full         from the first step on no file can grow beyond 64 kB, as if the disk were full
 """
 
@@ -75,6 +76,8 @@ def main(workdir: Path, event: str, at: int) -> None:
     def on_step(done: int) -> None:
         if event == "kill" and done == at:
             die()
+        if event == "interrupt" and done == at:
+            os.kill(os.getpid(), signal.SIGINT)
         if event == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
 

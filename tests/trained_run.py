@@ -6,7 +6,7 @@ from pathlib import Path
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.training.checkpoints import open_checkpoints, save
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.run_directory import init_run_directory
+from rmgl_jax.training.run_directory import config_digest, init_run_directory
 from rmgl_jax.training.step import create_state
 from tests.tiny import tiny_config
 
@@ -27,5 +27,5 @@ def write_run(workdir: Path, dataset: str, scores: dict[int, float | None]) -> E
     with open_checkpoints(workdir / "checkpoints", keep=len(scores)) as manager:
         for step, mean_ap in scores.items():
             state = create_state(config.model, make_optimizer(config.optimizer, 1), seed=step)
-            save(manager, state.replace(step=state.step + step), mean_ap)
+            save(manager, state.replace(step=state.step + step), mean_ap, config_digest(workdir))
     return config

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data_prep.errors import InputError
 from rmgl_jax.evaluation.distances import check_rows
 
 JUNK_PID = -1
@@ -81,6 +82,19 @@ class Labels:
         left = np.searchsorted(self.sorted_pids, self.query_pids, "left")
         right = np.searchsorted(self.sorted_pids, self.query_pids, "right")
         return len(self.query_pids) * len(self.sorted_pids) - int((right - left).sum())
+
+    def check_matches(self) -> None:
+        """Checks that the set can be evaluated.
+
+        Raises:
+            InputError: no query has a match.
+        """
+        queries = range(len(self.query_pids))
+        if not any(len(self._split(query)[0]) for query in queries):
+            raise InputError(
+                f"None of the {len(queries)} queries has a match: no gallery image of the same "
+                "identity is left after junk and images of the query's own camera are dropped."
+            )
 
     def iterate_queries(
         self, blocks: Iterable[tuple[slice, np.ndarray]]

@@ -9,11 +9,23 @@ from rmgl_jax.config import EvalConfig, ModelConfig
 from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation.distances import distance_blocks
 from rmgl_jax.evaluation.embedding import embed
+from rmgl_jax.evaluation.labels import Labels
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.ranking import rank_blocks, rank_features
 from rmgl_jax.evaluation.reranking import rerank_blocks
 from rmgl_jax.evaluation.result import EvaluationResult, Expanded, Reranked
 from rmgl_jax.evaluation.verification import verification_blocks
+
+
+def check_test_set(query: Split, gallery: Split) -> None:
+    """Checks that query and gallery can be evaluated, from their labels alone.
+
+    Raises:
+        InputError: no query has a match.
+    """
+    shape = (len(query.pids), len(gallery.pids))
+    labels = Labels.check(shape, query.pids, query.camids, gallery.pids, gallery.camids)
+    labels.check_matches()
 
 
 def evaluate_splits(
@@ -52,6 +64,7 @@ def evaluate_splits(
     Raises:
         InputError: no query has a match, or an embedding is not finite.
     """
+    check_test_set(query, gallery)
     queries, galleries = (
         embed(
             model,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from data_prep.errors import InputError
 from rmgl_jax.evaluation.distances import (
     check_distances,
     check_pair,
@@ -177,11 +176,7 @@ def _rank(blocks: Iterable[tuple[slice, np.ndarray]], labels: Labels, max_rank: 
     ]
     n_matches = np.array([len(r) for r in ranks])
     valid = n_matches > 0
-    if not valid.any():
-        raise InputError(
-            f"None of the {len(ranks)} queries has a match: no gallery image of the same identity "
-            "is left after junk and images of the query's own camera are dropped."
-        )
+    labels.check_matches()
     ap, ap_official, inp = np.full((3, len(ranks)), np.nan)
     first = np.full(len(ranks), -1)
     ap[valid], ap_official[valid], inp[valid], first[valid] = _metrics_of_ranks(

@@ -23,6 +23,7 @@ from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, print_res
 from rmgl_jax.experiment.splits import AnyPath, QueryAndGallery, load_train_and_test
 from rmgl_jax.models.pretrained import load_backbone
 from rmgl_jax.training import loop
+from rmgl_jax.training.checkpoints import check_path
 from rmgl_jax.training.run_info import save_run_info
 
 
@@ -89,6 +90,8 @@ def train(
             f"{train_split.dataset} has no query and gallery images, which --baselines and "
             "--figures require."
         )
+    if test is not None:
+        protocol.check_test_set(*test)
     model = replace(config.model, num_classes=train_split.num_classes)
     config = replace(config, model=model)
     console.print(_describe(config, train_split, test), highlight=False)
@@ -120,6 +123,8 @@ def train(
 
     def count_step(done: int) -> None:
         nonlocal trained
+        if not trained and is_main_process:
+            save_run_info(directory)  # Before a checkpoint could make this the last process.
         trained = True
         if on_step is not None:
             on_step(done)
@@ -133,8 +138,6 @@ def train(
         console=console,
         on_step=count_step,
     )
-    if trained and is_main_process:
-        save_run_info(directory)
     if test is None:
         console.print(
             f"{train_split.dataset} has no query and gallery images: nothing was evaluated.",
@@ -193,7 +196,9 @@ def _check_workdir(workdir: AnyPath) -> Path:
         raise InputError(f"--workdir must be the path of a directory, got {name!r}.")
     if "://" in name:
         raise InputError(f"--workdir must be a mounted directory, got {name}.")
-    return Path(name).expanduser()
+    directory = Path(name).expanduser()
+    check_path(directory)
+    return directory
 
 
 def _backbone_loader(

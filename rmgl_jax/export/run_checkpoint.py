@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from data_prep.errors import InputError, MissingFileError
+from data_prep.errors import ExpectedError, InputError, MissingFileError
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.devices import data_mesh
 from rmgl_jax.training import checkpoints
+from rmgl_jax.training.checkpoints import CheckpointError
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.run_directory import read_config
+from rmgl_jax.training.run_directory import check_config_digest, read_config
+from rmgl_jax.training.scores import best_step, list_steps, read_scores
 from rmgl_jax.training.step import TrainState, create_state
+
+_ATTEMPTS = 20
+"""Bounds the repetitions beside a run that replaces its checkpoints."""
 
 
 def read_checkpoint(
@@ -31,41 +35,49 @@ def read_checkpoint(
 
     Raises:
         MissingFileError: `workdir` is not a run directory, or has no checkpoint yet.
-        InputError: both `step` and `best` are given, or no checkpoint was evaluated.
+        InputError: both `step` and `best` are given, no checkpoint was evaluated, a score is lost,
+            or `config.json` is not what it was when the checkpoint was saved.
         CheckpointError: there is no checkpoint of `step`, or it is damaged.
     """
     if best and step is not None:
         raise InputError(f"Give either the best checkpoint or that of step {step}, not both.")
     config = read_config(workdir)
-    missing = MissingFileError(f"{workdir} has no checkpoints yet.")
-    directory = (workdir / "checkpoints").absolute()
-    if not directory.is_dir():
-        raise missing
-    # Scores are read on demand only.
-    options = ocp.CheckpointManagerOptions(
-        read_only=True,
-        create=False,
-        save_interval_steps=0,
-        lightweight_initialize=True,
+    directory = workdir / "checkpoints"
+    for _ in range(_ATTEMPTS):
+        before = list_steps(directory)
+        if not before:
+            raise MissingFileError(f"{workdir} has no checkpoints yet.")
+        try:
+            restored = _restore(directory, config, step, best)
+        except (ExpectedError, OSError):
+            # What the run removed or replaced meanwhile was not damaged.
+            if list_steps(directory) == before:
+                raise
+            continue
+        now = list_steps(directory)
+        if now == before or not (restored.skipped or (best and set(before) - set(now))):
+            check_config_digest(workdir, restored.config_digest, restored.step)
+            return config, restored.state
+    raise CheckpointError(
+        f"The run removes its checkpoints in {directory} faster than they can be read."
     )
-    with ocp.CheckpointManager(directory, options=options) as manager:
+
+
+def _restore(
+    directory: Path, config: ExperimentConfig, step: int | None, best: bool
+) -> checkpoints.Restored:
+    with checkpoints.open_for_reading(directory) as manager:
         if best:
-            step = _best_step(manager)
+            step = best_step(read_scores(directory), manager.all_steps())
+            if step is None:
+                raise InputError(
+                    f"None of the checkpoints in {directory} was evaluated, so that none is the "
+                    f"best; they are of steps {sorted(manager.all_steps())}."
+                )
         restored = checkpoints.restore(manager, _abstract_state(config), step)
     if restored is None:
-        raise missing
-    return config, restored.state
-
-
-def _best_step(manager: ocp.CheckpointManager) -> int:
-    metrics = {step: manager.metrics(step) for step in manager.all_steps()}
-    scores = {step: found["mean_ap"] for step, found in metrics.items() if found}
-    if not scores:
-        raise InputError(
-            f"None of the checkpoints in {manager.directory} was evaluated, so that none is the "
-            f"best; they are of steps {sorted(manager.all_steps())}."
-        )
-    return max(scores, key=lambda step: (scores[step], step))
+        raise MissingFileError(f"{directory} has no checkpoints yet.")
+    return restored
 
 
 def _abstract_state(config: ExperimentConfig) -> Any:

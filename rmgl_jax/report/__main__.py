@@ -2,7 +2,11 @@
 
 import sys
 
-from rmgl_jax.report.command import main
+from rmgl_jax import interrupts
 
 if __name__ == "__main__":
-    main(sys.argv[1:], prog="python -m rmgl_jax.report")
+    with interrupts.watch(seconds=0):
+        # Imported here, because Ctrl-C may come while it is imported.
+        from rmgl_jax.report.command import main
+
+        main(sys.argv[1:], prog="python -m rmgl_jax.report")

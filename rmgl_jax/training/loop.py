@@ -2,10 +2,11 @@
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,12 +18,18 @@ from orbax.checkpoint import CheckpointManager
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError
+from rmgl_jax import interrupts
 from rmgl_jax.config import ExperimentConfig, TrainConfig
 from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
 from rmgl_jax.data.split import Split
 from rmgl_jax.training import checkpoints
-from rmgl_jax.training.logger import MetricLogger
-from rmgl_jax.training.run_directory import init_run_directory
+from rmgl_jax.training.logger import LOG_NAME, MetricLogger, read_metrics
+from rmgl_jax.training.run_directory import (
+    check_config_digest,
+    config_digest,
+    init_run_directory,
+)
+from rmgl_jax.training.scores import record_score
 from rmgl_jax.training.step import ParallelStep, TrainState, make_train_step
 from rmgl_jax.training.throughput import peak_flops, step_flops
 
@@ -32,6 +39,10 @@ Evaluate = Callable[[dict[str, Any]], dict[str, float]]
 """Maps variables to metrics by name. `mean_ap` decides which checkpoint is the best."""
 MakeStep = Callable[[ExperimentConfig, int], ParallelStep]
 """Makes the step of a configuration, given the number of steps of an epoch."""
+
+
+_SECONDS_TO_SAVE = 300.0
+"""Time from Ctrl-C until a step and its checkpoint must be finished."""
 
 
 class NonFiniteLossError(ExpectedError, RuntimeError):
@@ -64,8 +75,8 @@ def train_loop(
         split: training images.
         workdir: run directory; gets `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`.
         initialize: loads a pretrained backbone, for example. Not called if there is a checkpoint.
-        evaluate: called every `config.train.evaluate_every` epochs and at the end; None evaluates
-            nothing.
+        evaluate: called every `config.train.evaluate_every` epochs and at the end, after the state
+            is saved; None evaluates nothing.
         console: shows the progress bar and messages; None is silent.
         on_step: called after each step with the number of steps done.
         make_step: makes the training step; a cheap one in tests of the loop.
@@ -78,7 +89,9 @@ def train_loop(
         ConfigChangedError: `workdir` holds a run of another configuration.
         NonFiniteLossError: with step, terms and the last good checkpoint.
         CheckpointError: a checkpoint cannot be written, or none can be read.
+        NonFiniteStateError: the state to save has values that are not finite.
         Interrupted: on SIGTERM, after saving.
+        KeyboardInterrupt: on Ctrl-C, after saving.
     """
     _check_split(config, split)
     is_main_process = jax.process_index() == 0
@@ -93,7 +106,45 @@ def train_loop(
         manager = stack.enter_context(
             checkpoints.open_checkpoints(workdir / "checkpoints", settings.keep_checkpoints)
         )
-        state, start, messages = _start(step, total, manager, initialize)
+        state, start, messages = _start(step, total, manager, initialize, workdir)
+        records = read_metrics(workdir) if is_main_process else []
+        damage = _missing_records(records, start)
+        messages += damage
+
+        def is_due(done: int) -> bool:
+            epoch, rest = divmod(done, per_epoch)
+            every = settings.evaluate_every
+            return done == total or (done > 0 and rest == 0 and every > 0 and epoch % every == 0)
+
+        # A run that was stopped while it evaluated a step starts with that.
+        evaluated = _from_main_process(
+            any(record["kind"] == "eval" and record["step"] == start for record in records)
+        )
+        evaluate_first = evaluate is not None and is_due(start) and not evaluated
+        if start >= total and not evaluate_first:
+            if console is not None:
+                for message in damage:
+                    console.print(message, highlight=False)
+            return state
+        logger: MetricLogger | None = None
+        if is_main_process:
+            logger = stack.enter_context(MetricLogger(workdir, total, start, console))
+        if logger is not None:
+            for message in messages:
+                logger.log(message)
+
+        def evaluate_step(done: int) -> None:
+            assert evaluate is not None
+            values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
+            if logger is not None:
+                if "mean_ap" in values:
+                    record_score(workdir / "checkpoints", done, values["mean_ap"])
+                logger.write(done, values, "eval")
+                shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
+                logger.log(f"epoch {done // per_epoch}: {shown}")
+
+        if evaluate_first:
+            evaluate_step(start)
         if start >= total:
             return state
         batches = training_batches(settings, split, start, jax.process_index(), jax.process_count())
@@ -101,18 +152,13 @@ def train_loop(
         lowered = step.run.lower(state, batch, key)
         # Compiled once, ahead of time: another shape is an error instead of a second program.
         run = lowered.compile()
-        terminated = stack.enter_context(_sigterm())
-        logger: MetricLogger | None = None
-        if is_main_process:
-            logger = stack.enter_context(MetricLogger(workdir, total, start, console))
-        if logger is not None:
-            for message in messages:
-                logger.log(message)
         clock = _Clock(
             settings.num_ids * settings.num_instances,
             step_flops(lowered, step.flops_shards),
             peak_flops(jax.devices()[0].device_kind, config.model.dtype),
         )
+        written_config = config_digest(workdir)
+        stop = stack.enter_context(_stop_signals())
 
         def report(done: int, metrics: dict[str, jax.Array]) -> None:
             values = _checked(done, metrics, manager.latest_step()) | clock.tick()
@@ -134,36 +180,34 @@ def train_loop(
                 on_step(done)
 
             epoch, rest = divmod(done, per_epoch)
-            at_end, epoch_ends = done == total, rest == 0
-            stopping = _stop_now(terminated, done) and not at_end
-            every = settings.evaluate_every
-            evaluating = at_end or (epoch_ends and every > 0 and epoch % every == 0)
-            evaluate_now = evaluate if evaluating else None
-            saving = at_end or stopping or (epoch_ends and epoch % settings.checkpoint_every == 0)
-            if not saving and evaluate_now is None:
+            stopping = _stop_now(stop, done)
+            evaluating = evaluate is not None and is_due(done)
+            at_checkpoint = rest == 0 and epoch % settings.checkpoint_every == 0
+            if not (done == total or stopping or evaluating or at_checkpoint):
                 continue
-            # Nothing is evaluated or saved before its own loss is known to be finite.
+            # Nothing is saved or evaluated before its own loss is known to be finite.
             report(*pending)
-            pending, mean_ap = None, None
-            if evaluate_now is not None:
-                values = evaluate_now({"params": state.params, "batch_stats": state.batch_stats})
-                mean_ap = values.get("mean_ap")
-                if logger is not None:
-                    logger.write(done, values, "eval")
-                    shown = " · ".join(f"{name} {value:.4f}" for name, value in values.items())
-                    logger.log(f"epoch {epoch}: {shown}")
-            checkpoints.save(manager, state, mean_ap)
-            clock.restart()
+            pending = None
+            # An evaluation can take long or fail; its epoch must not be lost.
+            checkpoints.save(manager, state, config_digest=written_config)
             if stopping:
                 checkpoints.finish(manager)
-                if logger is not None:
+                if logger is not None and stop.signal != signal.SIGINT:
                     logger.log(f"Stopped by SIGTERM; the state of step {done} is saved.")
-                raise Interrupted(143)
+                raise stop.error(done)
+            if evaluating:
+                with stop.at_once(done):
+                    evaluate_step(done)
+            clock.restart()
     return state
 
 
 def _start(
-    step: ParallelStep, total: int, manager: CheckpointManager, initialize: Initialize | None
+    step: ParallelStep,
+    total: int,
+    manager: CheckpointManager,
+    initialize: Initialize | None,
+    workdir: Path,
 ) -> tuple[TrainState, int, list[str]]:
     """Returns the state to start from, its step, and messages about it."""
     fresh = step.create()
@@ -173,12 +217,35 @@ def _start(
             variables = initialize({"params": fresh.params, "batch_stats": fresh.batch_stats})
             fresh = fresh.replace(params=variables["params"], batch_stats=variables["batch_stats"])
         return step.replicate(fresh), 0, []
+    check_config_digest(workdir, restored.config_digest, restored.step)
     messages = [f"Resuming from step {restored.step} of {total}."]
     for damaged in restored.skipped:
         # This step will be saved again.
         manager.delete(damaged)
         messages.insert(0, f"The checkpoint of step {damaged} was damaged and is removed.")
     return step.replicate(restored.state), restored.step, messages
+
+
+def _missing_records(records: Sequence[Mapping[str, Any]], start: int) -> list[str]:
+    """Returns a message if records of steps before `start` are missing, which no run brings back.
+
+    A run writes the records of a step before it saves the step.
+    """
+    logged = {record["step"] for record in records if record["kind"] == "train"}
+    missing = [step for step in range(1, start + 1) if step not in logged]
+    if not missing or jax.process_index() > 0:
+        return []
+    return [
+        f"{LOG_NAME} is damaged: {len(missing)} records of the steps {missing[0]} to "
+        f"{missing[-1]} are missing."
+    ]
+
+
+def _from_main_process(value: bool) -> bool:
+    """Returns the value of process 0, which alone reads the log."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def _checked(done: int, metrics: dict[str, jax.Array], last_good: int | None) -> dict[str, float]:
@@ -273,28 +340,64 @@ class _Clock:
         return speed
 
 
+class _Stop:
+    """A signal that asks the run to stop: SIGTERM or Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._saved_step: int | None = None
+        """The step that is saved, while nothing is lost if the run stops at once."""
+
+    def request(self, number: int, frame: FrameType | None = None) -> None:
+        """Handles the signal."""
+        self.signal = number
+        if jax.process_count() > 1:
+            # Through the handler of jax.distributed, which reaches all processes.
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self._saved_step is not None:
+            raise self.error(self._saved_step)
+
+    @contextlib.contextmanager
+    def at_once(self, saved_step: int) -> Iterator[None]:
+        """Stops at once on a signal in the block, or before it."""
+        if self.signal is not None and jax.process_count() == 1:
+            raise self.error(saved_step)
+        self._saved_step = saved_step
+        try:
+            with interrupts.allow(interrupts.SECONDS):
+                yield
+        finally:
+            self._saved_step = None
+
+    def error(self, saved_step: int) -> BaseException:
+        """Returns the exception that ends the run."""
+        if self.signal == signal.SIGINT:
+            return KeyboardInterrupt(f"Stopped by Ctrl-C; the state of step {saved_step} is saved.")
+        return Interrupted(143)
+
+
 @contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """Turns SIGTERM into a flag while the loop runs; signals reach the main thread only."""
-    flag = threading.Event()
-    # jax.distributed has a handler of its own, which reaches all processes: see `_stop_now`.
-    is_main_thread = threading.current_thread() is threading.main_thread()
-    if not is_main_thread or jax.process_count() > 1:
-        yield flag
-        return
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        flag.set()
-
-    before = signal.signal(signal.SIGTERM, handler)
+def _stop_signals() -> Iterator[_Stop]:
+    """Catches SIGTERM and Ctrl-C while the loop runs; signals reach the main thread only."""
+    stop = _Stop()
+    handled = [signal.SIGTERM, signal.SIGINT]
+    if jax.process_count() > 1:
+        handled.remove(signal.SIGTERM)  # jax.distributed has a handler of its own.
+    if threading.current_thread() is not threading.main_thread():
+        handled = []
+    # SIGINT is ignored in background jobs, and stays so.
+    handled = [number for number in handled if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop.request) for number in handled}
     try:
-        yield flag
+        with interrupts.allow(_SECONDS_TO_SAVE):
+            yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _stop_now(terminated: threading.Event, step: int) -> bool:
+def _stop_now(stop: _Stop, step: int) -> bool:
     if jax.process_count() > 1:
         # All processes must stop at the same step, or the others would wait for this one for ever.
         return multihost_utils.reached_preemption_sync_point(step)
-    return terminated.is_set()
+    return stop.signal is not None

@@ -5,6 +5,7 @@ earlier format is migrated when it is read; the file itself stays as it is.
 """
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -137,6 +138,41 @@ def read_config(workdir: Path) -> ExperimentConfig:
     if not path.is_file():
         raise MissingFileError(f"{workdir} is not a run directory: it has no {CONFIG_NAME}.")
     return config_from_json(_read(path), str(path))
+
+
+def json_digest(tree: Any) -> str:
+    """Returns a digest of a JSON tree that does not depend on white space and order of fields."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def config_digest(workdir: Path) -> str:
+    """Returns the digest of the fields in `config.json`, as checkpoints record it.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return json_digest(_read(workdir / CONFIG_NAME))
+
+
+def check_config_digest(workdir: Path, recorded: str | None, step: int) -> None:
+    """Checks that `config.json` still is what it was when a checkpoint was saved.
+
+    Args:
+        workdir: run directory.
+        recorded: `config_digest` at that time; None if an earlier version saved the checkpoint.
+        step: step of the checkpoint.
+
+    Raises:
+        InputError: the file was changed or is damaged.
+    """
+    found = config_digest(workdir)
+    if recorded is not None and found != recorded:
+        raise InputError(
+            f"{workdir / CONFIG_NAME} was changed or is damaged: its digest is {found}, not the "
+            f"{recorded} that the checkpoint of step {step} was saved with. If the file is "
+            "removed, the command that trained the run writes it again."
+        )
 
 
 def config_to_json(config: ExperimentConfig) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def run_info() -> dict[str, str | None]:
 
 
 def save_run_info(workdir: Path) -> None:
-    """Writes `run.json` into the directory of a run that this process has finished.
+    """Writes `run.json` into the directory of a run that this process trains.
 
     A file that an earlier process wrote is kept.
     """
