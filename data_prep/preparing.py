@@ -1,6 +1,7 @@
 """Prepare a dataset by name: once, completely or not at all."""
 
 import json
+import os
 import shutil
 from os import PathLike
 from pathlib import Path
@@ -78,6 +79,7 @@ def make_builder(
     """
     dataset, _, variant = name.partition("/")
     builder = builder_class(dataset)
+    data_dir = os.path.expanduser(data_dir) if data_dir else None
     config = builder.choose_config(variant, source)
     # TFDS warns of configurations that are not listed in the class, as those of own images are not.
     verbosity = logging.get_verbosity()

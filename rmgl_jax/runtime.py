@@ -3,12 +3,10 @@
 import contextlib
 import inspect
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -16,6 +14,8 @@ from absl import logging as absl_logging
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, is_expected
+from data_prep.files import cache_directory
+from data_prep.progress import replace_unprintable
 from rmgl_jax.cpu import keep_freed_memory
 
 
@@ -45,8 +45,7 @@ def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the second start of a program takes seconds."""
     # Not every version of jax declares the attribute.
     if not cast(Any, jax.config).jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
 
 
 @contextlib.contextmanager
@@ -56,6 +55,7 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
     Expected are `ExpectedError`s and full, read-only or forbidden storage. Anything else is a bug
     and keeps its traceback; with `debug` every error does. Ctrl-C exits with status 130.
     """
+    replace_unprintable()
     try:
         yield
     except KeyboardInterrupt:

@@ -135,6 +135,7 @@ def test_only_process_0_writes_and_prints(directory, finished):
     assert {path.name for path in work.iterdir()} == {
         "checkpoints",
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "result.json",
         "run.json",

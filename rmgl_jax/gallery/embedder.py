@@ -36,7 +36,7 @@ class Embedder:
     evaluation bit for bit with the same batch size and devices.
 
     Raises:
-        ValueError: `batch_size` is less than 1.
+        InputError: `batch_size` is less than 1.
     """
 
     model: TrainedModel
@@ -48,7 +48,7 @@ class Embedder:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
         enable_compilation_cache()
 
     def __call__(
@@ -150,7 +150,7 @@ def _to_pixels(item: ImageLike, index: int, size: tuple[int, int]) -> np.ndarray
             with _LOADING:
                 item.load()
             return to_pixels(item, size)
-        with open_image(Path(item).read_bytes()) as image:
+        with open_image(Path(item).expanduser().read_bytes()) as image:
             return to_pixels(image, size)
     except FileNotFoundError as error:
         raise MissingFileError(f"There is no image {name}.") from error

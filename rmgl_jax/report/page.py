@@ -49,6 +49,7 @@ def write_report(
         ValueError: a file of the run is damaged; see also `inspect_run`.
         WriteError: the page cannot be written; an existing page stays as it is.
     """
+    workdir = workdir.expanduser()
     run = read_run(workdir)
     seen = None
     if (figures or run.is_rendered) and run.has_checkpoint:
@@ -56,7 +57,7 @@ def write_report(
         step = None if result is None or result.step is None else int(result.step)
         dataset = run.config.dataset if result is None else result.dataset
         seen = inspect_run(workdir, dataset, step, data_dir, console)
-    path = output or workdir / REPORT_NAME
+    path = output.expanduser() if output else workdir / REPORT_NAME
     html = render(run, seen)
     try:
         write_text(path, html)
