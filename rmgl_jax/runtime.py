@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ import jax
 from absl import logging as absl_logging
 from rich.console import Console
 
-from data_prep.errors import ExpectedError, is_expected
+from data_prep.errors import ExpectedError, InputError, is_expected
 from data_prep.files import cache_directory
 from data_prep.progress import replace_unprintable
 from rmgl_jax.cpu import keep_freed_memory
+
+_LONGEST = 86_400
+"""Longest timeout in seconds."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,40 @@ class DistributedOptions:
     """Number of processes, with `coordinator`."""
     process: int | None = None
     """Index of this process, from 0, with `coordinator`."""
+    start_timeout: int = 300
+    """Seconds to wait for the other processes at the start."""
+    heartbeat_timeout: int = 100
+    """Seconds without a sign of another process after which this one ends too."""
+
+    def __post_init__(self) -> None:
+        given = [
+            f"--distributed.{name}"
+            for name in ("coordinator", "processes", "process")
+            if getattr(self, name) is not None
+        ]
+        if given and not self.enabled:
+            raise InputError(f"{', '.join(given)} requires --distributed.enabled.")
+        if self.coordinator is not None:
+            if len(given) < 3:
+                raise InputError(
+                    "--distributed.coordinator requires --distributed.processes and "
+                    "--distributed.process."
+                )
+            if not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+                raise InputError(
+                    f"--distributed.coordinator must be HOST:PORT, got {self.coordinator}."
+                )
+        if self.processes is not None and not 0 <= (self.process or 0) < self.processes:
+            raise InputError(
+                "--distributed.process must be at least 0 and less than --distributed.processes, "
+                f"got {self.process} of {self.processes}."
+            )
+        for name in ("start_timeout", "heartbeat_timeout"):
+            if not 1 <= getattr(self, name) <= _LONGEST:
+                flag = name.replace("_", "-")
+                raise InputError(
+                    f"--distributed.{flag} must be 1 to {_LONGEST} s, got {getattr(self, name)}."
+                )
 
 
 def start_jax(options: DistributedOptions) -> None:

@@ -171,4 +171,6 @@ def test_pods_page_shows_the_tested_command():
         "coordinator": "host0:12345",
         "processes": 2,
         "process": 0,
+        "start_timeout": 300,
+        "heartbeat_timeout": 100,
     }

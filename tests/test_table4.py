@@ -197,7 +197,7 @@ def test_other_weights_or_settings_are_evaluated_again(options, marked, console,
 def test_other_data_and_damaged_files_are_evaluated_again(options, marked, console):
     path = options.output / FILES[0]
     stored = EvaluationResult.from_json(path.read_text())
-    path.write_text(replace(stored, data_digest=None).to_json())  # As version 0.2 wrote it.
+    path.write_text(replace(stored, data_digest=None).to_json())  # As an earlier version wrote it.
     (options.output / FILES[1]).write_text('{"cut off')
     results = evaluate_all(options, {}, console)
     assert were_read(results) == ["market1501"]

@@ -117,9 +117,9 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
     """
     largest = np.iinfo(np.int32).max
     for label in labels:
-        for kind, number in (("pid", label.pid), ("camid", label.camid)):
-            if not -largest <= number <= largest:
-                raise InputError(f"{label.name}: {kind} {number} is not within 32 bits.")
+        for name, value in (("pid", label.pid), ("camid", label.camid)):
+            if not -largest <= value <= largest:
+                raise InputError(f"{label.name}: {name} {value} is not within 32 bits.")
     without = sum(label.camid < 0 for label in labels)
     if 0 < without < len(labels):
         raise InputError(

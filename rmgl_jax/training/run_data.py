@@ -27,7 +27,7 @@ def describe_data(splits: Sequence[Split]) -> dict[str, str]:
 def init_run_data(workdir: Path, splits: Sequence[Split]) -> None:
     """Records the data of a run, or checks that the run continues on the same data.
 
-    A run that was started by version 0.2 has no record; it gets one.
+    A run that an earlier version started has no record; it gets one.
 
     Args:
         workdir: the run directory; shared by all processes, which call this together.

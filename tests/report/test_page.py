@@ -19,7 +19,6 @@ from rmgl_jax.evaluation.result import MEASURES, measures
 from rmgl_jax.report.command import ReportOptions, parse, report
 from rmgl_jax.report.page import render, write_report
 from rmgl_jax.report.run_card import without_directories
-from rmgl_jax.report.run_card import without_directories
 from rmgl_jax.report.run_files import read_run
 from rmgl_jax.report.sections import SECTIONS
 from rmgl_jax.training.checkpoints import CheckpointError
@@ -216,6 +215,14 @@ def test_report_uses_the_checkpoint_of_the_result(finished, tmp_path):
     result = replace(finished.result, step="99")
     (run / "result.json").write_text(result.to_json())
     with pytest.raises(CheckpointError, match="99"):
+        write_report(run, data_dir=finished.data_dir)
+
+
+def test_report_refuses_images_that_are_not_those_of_the_result(finished, tmp_path):
+    run = shutil.copytree(finished.workdir, tmp_path / "run")
+    result = replace(finished.result, data_digest="0123 4567")
+    (run / "result.json").write_text(result.to_json())
+    with pytest.raises(InputError, match=f"0123 4567.*{finished.result.data_digest}"):
         write_report(run, data_dir=finished.data_dir)
 
 
