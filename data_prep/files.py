@@ -98,7 +98,9 @@ def _open_lock(path: Path, hint: str = "") -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "a+", encoding="utf-8")
     except OSError as error:
-        raise WriteError(f"{path.parent} cannot be written ({error.strerror}). {hint}") from error
+        raise WriteError(
+            f"{path.parent} cannot be written ({error.strerror}). {hint}".rstrip()
+        ) from error
 
 
 def _lock_now(file: TextIO, path: Path, hint: str) -> bool:

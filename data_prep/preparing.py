@@ -1,9 +1,9 @@
 """Prepare a dataset by name: once, completely or not at all."""
 
 import json
-import os
 import shutil
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -79,12 +79,12 @@ def make_builder(
     """
     dataset, _, variant = name.partition("/")
     builder = builder_class(dataset)
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
     config = builder.choose_config(variant, source)
     # TFDS warns of configurations that are not listed in the class, as those of own images are not.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
+        data_dir = expanduser(data_dir) if data_dir else None
         return builder(data_dir=data_dir, config=config, allow_partial=allow_partial)
     finally:
         logging.set_verbosity(verbosity)

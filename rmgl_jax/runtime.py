@@ -3,8 +3,11 @@
 import contextlib
 import inspect
 import logging
+import os
 import re
+import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +17,16 @@ import jax
 from absl import logging as absl_logging
 from rich.console import Console
 
-from data_prep.errors import ExpectedError, InputError, is_expected
+from data_prep.errors import InputError, is_expected
 from data_prep.files import cache_directory
 from data_prep.progress import replace_unprintable
+from rmgl_jax import coordination_log
 from rmgl_jax.cpu import keep_freed_memory
 
 _LONGEST = 86_400
 """Longest timeout in seconds."""
+_SECONDS_TO_LEAVE = 10.0
+"""Seconds that a process waits for the others after an error."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,40 @@ def start_jax(options: DistributedOptions) -> None:
     keep_freed_memory()
     enable_compilation_cache()
     if options.enabled:
-        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+        _connect(options)
+
+
+def _connect(options: DistributedOptions) -> None:
+    """Connects the processes of a run.
+
+    Raises:
+        InputError: no scheduler says which processes there are, or the port is in use.
+    """
+    _filter_standard_error()
+    try:
+        jax.distributed.initialize(
+            options.coordinator,
+            options.processes,
+            options.process,
+            initialization_timeout=options.start_timeout,
+            heartbeat_timeout_seconds=options.heartbeat_timeout,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"The processes of the run cannot be connected: {error}") from error
+
+
+def _filter_standard_error() -> None:
+    """Sends what libraries write to standard error through `coordination_log`.
+
+    Python's own `sys.stderr` stays as it is.
+    """
+    original = os.dup(2)
+    command = [sys.executable, "-I", "-S", coordination_log.__file__]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=original)
+    assert process.stdin is not None
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
+    sys.stderr = os.fdopen(original, "w", buffering=1, errors="backslashreplace")
 
 
 def enable_compilation_cache() -> None:
@@ -101,12 +140,36 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
             raise
         console.print("Interrupted.")
         sys.exit(130)
-    except (ExpectedError, OSError) as error:
-        if debug or not is_expected(error):
+    except Exception as error:
+        is_lost = _is_peer_lost(error)
+        if debug or not (is_lost or is_expected(error)):
             raise
+        message = (
+            f"Stopped, because another process of the run has ended or cannot be reached ({error})."
+            if is_lost
+            else str(error)
+        )
         console.print("[bold red]Error:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(message, markup=False, highlight=False)
+        if jax.distributed.is_initialized():
+            _leave_others(1, 0 if is_lost else _SECONDS_TO_LEAVE)
         sys.exit(1)
+
+
+def _leave_others(status: int, seconds: float) -> None:
+    """Ends this process after some time, if JAX then still waits for others that wait for it."""
+    sys.stdout.flush()
+    os.write(2, coordination_log.REPORTED)
+    if seconds == 0:
+        os._exit(status)
+    timer = threading.Timer(seconds, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+
+
+def _is_peer_lost(error: Exception) -> bool:
+    """True for errors of collectives whose connection to another process broke."""
+    return jax.distributed.is_initialized() and re.search(r"Gloo|NCCL", str(error)) is not None
 
 
 def silence_loggers() -> None:

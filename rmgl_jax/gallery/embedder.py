@@ -150,7 +150,7 @@ def _to_pixels(item: ImageLike, index: int, size: tuple[int, int]) -> np.ndarray
             with _LOADING:
                 item.load()
             return to_pixels(item, size)
-        with open_image(Path(item).expanduser().read_bytes()) as image:
+        with open_image(Path(item).read_bytes()) as image:
             return to_pixels(image, size)
     except FileNotFoundError as error:
         raise MissingFileError(f"There is no image {name}.") from error
