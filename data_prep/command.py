@@ -10,7 +10,7 @@ from pathlib import Path
 from data_prep.datasets import builder_class, list_datasets
 from data_prep.errors import ExpectedError, is_expected
 from data_prep.preparing import prepare_dataset
-from data_prep.progress import note
+from data_prep.progress import note, replace_unprintable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,6 +43,7 @@ def prepare_main(
       arguments: the options; None is those of the program.
       prog: the command in its help; None is `python -m data_prep.DATASET`.
     """
+    replace_unprintable()
     try:
         name, options = _parse(dataset, sys.argv[1:] if arguments is None else arguments, prog)
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -83,6 +84,7 @@ def make_builder(
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
+        data_dir = expanduser(data_dir) if data_dir else None
         return builder(data_dir=data_dir, config=config, allow_partial=allow_partial)
     finally:
         logging.set_verbosity(verbosity)

@@ -1,6 +1,8 @@
 """Progress bars and notes on standard error."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import TextIOWrapper
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,6 +14,15 @@ T = TypeVar("T")
 def note(message: str) -> None:
     """Prints one line."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def replace_unprintable() -> None:
+    """Lets standard output print "?" for what its encoding lacks, where printing would fail.
+
+    Standard error does so by itself.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def track(items: Iterable[T], sizes: Sequence[int], description: str) -> Iterator[T]:

@@ -67,7 +67,10 @@ def _violated(hint: Any, value: Any) -> str | None:
     if origin is tuple:
         return _violated_tuple(arguments, value)
     if hint is int:
-        return None if isinstance(value, Integral) and not isinstance(value, bool) else "an integer"
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            return "an integer"
+        # Larger ones overflow in NumPy and JAX, or are cut off without an error.
+        return None if -(2**31) <= int(value) < 2**32 else "an integer of 32 bits"
     if hint is float:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         return None if is_number and math.isfinite(value) else "a finite number"

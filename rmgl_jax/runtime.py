@@ -4,20 +4,29 @@ import contextlib
 import inspect
 import logging
 import os
+import re
+import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import jax
 from absl import logging as absl_logging
 from rich.console import Console
 
-from data_prep.errors import ExpectedError, is_expected
-from rmgl_jax import interrupts
+from data_prep.errors import ExpectedError, InputError, is_expected
+from data_prep.files import cache_directory
+from data_prep.progress import replace_unprintable
+from rmgl_jax import coordination_log, interrupts
 from rmgl_jax.cpu import keep_freed_memory
+
+_LONGEST = 86_400
+"""Longest timeout in seconds."""
+_SECONDS_TO_LEAVE = 10.0
+"""Seconds that a process waits for the others after an error."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,40 @@ class DistributedOptions:
     """Number of processes, with `coordinator`."""
     process: int | None = None
     """Index of this process, from 0, with `coordinator`."""
+    start_timeout: int = 300
+    """Seconds to wait for the other processes at the start."""
+    heartbeat_timeout: int = 100
+    """Seconds without a sign of another process after which this one ends too."""
+
+    def __post_init__(self) -> None:
+        given = [
+            f"--distributed.{name}"
+            for name in ("coordinator", "processes", "process")
+            if getattr(self, name) is not None
+        ]
+        if given and not self.enabled:
+            raise InputError(f"{', '.join(given)} requires --distributed.enabled.")
+        if self.coordinator is not None:
+            if len(given) < 3:
+                raise InputError(
+                    "--distributed.coordinator requires --distributed.processes and "
+                    "--distributed.process."
+                )
+            if not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+                raise InputError(
+                    f"--distributed.coordinator must be HOST:PORT, got {self.coordinator}."
+                )
+        if self.processes is not None and not 0 <= (self.process or 0) < self.processes:
+            raise InputError(
+                "--distributed.process must be at least 0 and less than --distributed.processes, "
+                f"got {self.process} of {self.processes}."
+            )
+        for name in ("start_timeout", "heartbeat_timeout"):
+            if not 1 <= getattr(self, name) <= _LONGEST:
+                flag = name.replace("_", "-")
+                raise InputError(
+                    f"--distributed.{flag} must be 1 to {_LONGEST} s, got {getattr(self, name)}."
+                )
 
 
 def start_jax(options: DistributedOptions) -> None:
@@ -39,15 +82,47 @@ def start_jax(options: DistributedOptions) -> None:
     keep_freed_memory()
     enable_compilation_cache()
     if options.enabled:
-        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+        _connect(options)
+
+
+def _connect(options: DistributedOptions) -> None:
+    """Connects the processes of a run.
+
+    Raises:
+        InputError: no scheduler says which processes there are, or the port is in use.
+    """
+    _filter_standard_error()
+    try:
+        jax.distributed.initialize(
+            options.coordinator,
+            options.processes,
+            options.process,
+            initialization_timeout=options.start_timeout,
+            heartbeat_timeout_seconds=options.heartbeat_timeout,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"The processes of the run cannot be connected: {error}") from error
+
+
+def _filter_standard_error() -> None:
+    """Sends what libraries write to standard error through `coordination_log`.
+
+    Python's own `sys.stderr` stays as it is.
+    """
+    original = os.dup(2)
+    command = [sys.executable, "-I", "-S", coordination_log.__file__]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=original)
+    assert process.stdin is not None
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
+    sys.stderr = os.fdopen(original, "w", buffering=1, errors="backslashreplace")
 
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the second start of a program takes seconds."""
     # Not every version of jax declares the attribute.
     if not cast(Any, jax.config).jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rmgl_jax" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "jax"))
 
 
 @contextlib.contextmanager
@@ -58,19 +133,29 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
     and keeps its traceback; with `debug` every error does. Ctrl-C exits with status 130, within a
     bounded time; see `rmgl_jax.interrupts`.
     """
+    replace_unprintable()
     with interrupts.watch():
         try:
             yield
         except BaseException as error:
             # Callbacks of compilers turn a KeyboardInterrupt into errors of their own.
             interrupted = isinstance(error, KeyboardInterrupt) or interrupts.requested()
+            is_lost = isinstance(error, Exception) and _is_peer_lost(error)
             expected = isinstance(error, ExpectedError | OSError) and is_expected(error)
-            if debug or not (interrupted or expected):
+            if debug or not (interrupted or is_lost or expected):
                 raise
             if interrupted:
                 _exit_interrupted(console, error)
+            message = (
+                "Stopped, because another process of the run has ended or cannot be reached "
+                f"({error})."
+                if is_lost
+                else str(error)
+            )
             console.print("[bold red]Error:[/]", end=" ")
-            console.print(str(error), markup=False, highlight=False)
+            console.print(message, markup=False, highlight=False)
+            if jax.distributed.is_initialized():
+                _leave_others(1, 0 if is_lost else _SECONDS_TO_LEAVE)
             sys.exit(1)
         if interrupts.requested():  # Something swallowed it.
             _exit_interrupted(console)
@@ -81,6 +166,22 @@ def _exit_interrupted(console: Console, error: BaseException | None = None) -> N
     if not interrupts.said():
         console.print(reason or "Interrupted.", markup=False, highlight=False)
     sys.exit(interrupts.STATUS)
+
+
+def _leave_others(status: int, seconds: float) -> None:
+    """Ends this process after some time, if JAX then still waits for others that wait for it."""
+    sys.stdout.flush()
+    os.write(2, coordination_log.REPORTED)
+    if seconds == 0:
+        os._exit(status)
+    timer = threading.Timer(seconds, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+
+
+def _is_peer_lost(error: Exception) -> bool:
+    """True for errors of collectives whose connection to another process broke."""
+    return jax.distributed.is_initialized() and re.search(r"Gloo|NCCL", str(error)) is not None
 
 
 def silence_loggers() -> None:

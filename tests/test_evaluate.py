@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,7 +96,8 @@ def test_evaluate_without_its_data(model, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["directory", "file"])
-def test_evaluate_run_prints_and_writes_the_result(kind, model, data_dir, tmp_path):
+def test_evaluate_run_prints_and_writes_the_result(kind, model, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     if kind == "directory":
         checkpoint, step = tmp_path / "run", 3
         write_run(checkpoint, "market1501", {3: 0.5, 6: 0.4})
@@ -111,7 +113,7 @@ def test_evaluate_run_prints_and_writes_the_result(kind, model, data_dir, tmp_pa
         settings=EvalConfig(rerank=True, k1=4, k2=2, lambda_value=0.2),
         query_expansion=True,
         roc=True,
-        output=output,
+        output=Path("~/made/result.json"),
     )
     console = Console(width=100, file=io.StringIO())
     result = evaluate_run(options, console)

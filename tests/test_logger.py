@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -97,6 +98,48 @@ def test_read_metrics_names_a_damaged_line(tmp_path):
     path.write_text(path.read_text().replace('"step": 2', '"step": \0'))
     with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2: "):
         read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        "3",
+        "[]",
+        '"text"',
+        "{}",
+        '{"kind": "train"}',
+        '{"kind": "train", "step": "2"}',
+        '{"kind": "train", "step": 2.5}',
+        '{"kind": 3, "step": 2}',
+        '{"kind": "train", "step": 2, "loss": [1]}',
+        '{"kind": "train", "step": 2, "loss": "much"}',
+        '{"kind": "train", "step": 2, "loss": 1' + 400 * "0" + "}",
+        10_000 * "[",
+    ],
+)
+def test_read_metrics_names_a_line_that_is_no_record(line, tmp_path):
+    """A run does not resume on it, and nothing is lost."""
+    write(tmp_path, [1, 2, 3])
+    path = tmp_path / LOG_NAME
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, lines[2], ""]))
+    before = path.read_text()
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2: "):
+        write(tmp_path, [4], resumed_at=3)
+    assert path.read_text() == before
+
+
+def test_resumed_logger_notes_missing_records(tmp_path):
+    write(tmp_path, [1, 2, 5])
+    out = io.StringIO()
+    with MetricLogger(tmp_path, 10, resumed_at=5, console=Console(file=out, width=500)):
+        pass
+    assert re.search(r"metrics\.jsonl lacks 2 of the 5 ", out.getvalue())
+    write(tmp_path, [3, 4], resumed_at=5)
+    with MetricLogger(tmp_path, 10, resumed_at=5, console=Console(file=out, width=500)):
+        pass
+    assert out.getvalue().count("lacks") == 1
 
 
 @pytest.mark.parametrize(("size", "first"), [(4_000, "metrics.jsonl"), (15_000, "events")])

@@ -153,6 +153,20 @@ def test_impossible_value(capsys):
     assert "got 0" in printed
 
 
+@pytest.mark.parametrize("option", ["--train.seed", "--train.epochs", "--eval.k1"])
+def test_numbers_beyond_32_bits_are_refused(option, capsys):
+    for value in (2**32, 10**30):
+        with pytest.raises(SystemExit):
+            parse_market(option, str(value))
+        assert f"got {value}" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_coordinator_without_enabled_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse_market("--distributed.coordinator", "host:1234")
+    assert "requires --distributed.enabled" in " ".join(capsys.readouterr().err.split())
+
+
 # Help
 
 

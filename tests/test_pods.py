@@ -136,6 +136,7 @@ def test_only_process_0_writes_and_prints(directory, finished):
     assert {path.name for path in work.iterdir()} == {
         "checkpoints",
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "result.json",
         "run.json",
@@ -171,4 +172,6 @@ def test_pods_page_shows_the_tested_command():
         "coordinator": "host0:12345",
         "processes": 2,
         "process": 0,
+        "start_timeout": 300,
+        "heartbeat_timeout": 100,
     }

@@ -14,15 +14,17 @@ import optax
 import pytest
 from rich.console import Console
 
-from data_prep.errors import InputError, MissingFileError
+from data_prep.errors import InputError, MissingFileError, WriteError
+from data_prep.files import held
 from experiments import synthetic_rmgl
 from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.experiment.run import train
-from rmgl_jax.experiment.splits import load_query_and_gallery
+from rmgl_jax.experiment.splits import load_query_and_gallery, load_train_and_test
 from rmgl_jax.export.model_file import load_model
 from rmgl_jax.models.pretrained import save_backbone
 from rmgl_jax.training.logger import read_metrics
+from rmgl_jax.training.run_data import read_run_data
 from rmgl_jax.training.run_directory import read_config
 from rmgl_jax.training.run_info import read_run_info
 from rmgl_jax.training.step import create_state
@@ -110,6 +112,7 @@ def test_run_directory_holds_everything_but_pictures(home, finished):
     assert {path.name for path in workdir.iterdir()} == {
         "checkpoints",
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "result.json",
         "run.json",
@@ -202,6 +205,49 @@ def test_finished_run_without_test_set_returns_none_again(own, trained_only):
     before = (workdir / "metrics.jsonl").read_bytes()
     assert train(own_config("train_only"), str(workdir), data_dir=str(own / "data")) is None
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_data_of_the_same_name_is_refused(own, trained_only, tmp_path):
+    """With the same names, counts and labels, but other images."""
+    names = [path.name for path in sorted((own / "train_only" / "train").iterdir())]
+    write_images(tmp_path / "train_only" / "train", reversed(names))
+    workdir = shutil.copytree(trained_only[0], tmp_path / "run")
+    found = {}
+    for source, data_dir in ((tmp_path, tmp_path / "data"), (own, own / "data")):
+        found[source] = load_train_and_test(
+            "folder/train_only", (32, 16), source=source / "train_only", data_dir=data_dir
+        )[0].digest[:16]
+    with pytest.raises(InputError, match=f"train was {found[own]}, is now {found[tmp_path]}"):
+        train(own_config("train_only"), workdir, data_dir=tmp_path / "data")
+    # Where the data lies does not matter.
+    moved = shutil.copytree(own / "data", tmp_path / "moved")
+    assert train(own_config("train_only"), workdir, data_dir=moved) is None
+
+
+def test_run_directory_in_use_is_refused(own, trained_only):
+    workdir = trained_only[0]
+    with (
+        held(workdir / ".lock"),
+        pytest.raises(WriteError, match=rf"{workdir} .*process {os.getpid()} on "),
+    ):
+        train(own_config("train_only"), workdir, data_dir=own / "data")
+    assert train(own_config("train_only"), workdir, data_dir=own / "data") is None
+    assert not (workdir / ".lock").exists()
+
+
+def test_run_json_is_written_at_the_first_step(own, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(done):
+        assert read_run_info(tmp_path)["device"].endswith(" x cpu")
+        assert read_run_data(tmp_path)["dataset"] == "folder/train_only"
+        assert (tmp_path / ".lock").exists()
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(own_config("train_only"), tmp_path, data_dir=own / "data", on_step=kill)
+    assert not (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize("option", ["baselines", "figures"])

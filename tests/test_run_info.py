@@ -51,7 +51,8 @@ def test_save_run_info_keeps_the_first_record(monkeypatch, tmp_path):
     assert read_run_info(tmp_path) == first
 
 
-def test_read_run_info_refuses_a_damaged_record(tmp_path):
-    (tmp_path / "run.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "3", "[1]", '{"command": 3}', "[[1, 2]]"])
+def test_read_run_info_refuses_a_damaged_record(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=r"run\.json is damaged"):
         read_run_info(tmp_path)

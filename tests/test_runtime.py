@@ -2,12 +2,13 @@
 
 import errno
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingFileError, MissingPackageError, WriteError
-from rmgl_jax.runtime import report_errors
+from rmgl_jax.runtime import DistributedOptions, report_errors
 
 
 def run(error, debug=False):
@@ -67,3 +68,35 @@ def test_report_errors_exits_with_130_on_ctrl_c():
     printed, status = run(KeyboardInterrupt())
     assert len(printed.splitlines()) == 1
     assert status == 130
+
+
+def test_report_errors_lets_text_be_printed_that_the_encoding_lacks(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    console = Console()
+    with report_errors(console):
+        console.print("step 1/3 · loss")
+    sys.stdout.flush()
+    assert written.getvalue() == b"step 1/3 ? loss\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"coordinator": "host:1", "processes": 2, "process": 0}, "--distributed.enabled"),
+        ({"process": 1}, "--distributed.process requires --distributed.enabled"),
+        ({"enabled": True, "coordinator": "host:1"}, "--distributed.processes"),
+        (
+            {"enabled": True, "coordinator": "host", "processes": 2, "process": 0},
+            "HOST:PORT.* host",
+        ),
+        ({"enabled": True, "coordinator": "host:1", "processes": 2, "process": 2}, "got 2 of 2"),
+        ({"enabled": True, "coordinator": "host:1", "processes": 2, "process": -1}, "got -1 of 2"),
+        ({"enabled": True, "processes": 0}, "got None of 0"),
+        ({"enabled": True, "start_timeout": 0}, "start-timeout.* got 0"),
+        ({"enabled": True, "heartbeat_timeout": 10**9}, "heartbeat-timeout.* got 1000000000"),
+    ],
+)
+def test_distributed_options_that_do_not_fit_are_refused(options, named):
+    with pytest.raises(InputError, match=named):
+        DistributedOptions(**options)

@@ -1,6 +1,9 @@
+import hashlib
 import io
 import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -291,6 +294,9 @@ def test_decode_split_rejects_labels_and_sizes_that_cannot_be_stored(builder):
     builder.records["train"][3] = record(3, 2**31, 0)
     with pytest.raises(InputError, match="pid 2147483648"):
         decode_split(builder, "train", SIZE)
+    builder.records["train"][3] = record(3, 1, 2**31)
+    with pytest.raises(InputError, match="camid 2147483648"):
+        decode_split(builder, "train", SIZE)
     builder.records["train"].clear()
     with pytest.raises(InputError, match=r"tiny.*'train'"):
         decode_split(builder, "train", SIZE)
@@ -303,6 +309,56 @@ def test_decode_split_names_a_directory_that_cannot_be_written(builder, tmp_path
     blocked.write_bytes(b"")
     with pytest.raises(WriteError, match=f"{blocked}.*store_dir"):
         decode_split(builder, "train", SIZE, blocked)
+
+
+def test_decode_split_without_write_access_decodes_into_the_cache(builder, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (builder.data_dir / "decoded").touch()
+    split = decode_split(builder, "train", SIZE)
+    assert len(list((tmp_path / "cache" / "rmgl_jax" / "decoded").glob("*.pixels"))) == 1
+    np.testing.assert_array_equal(split.images[3], encoded(3)[1])
+    builder.reads.clear()
+    assert decode_split(builder, "train", SIZE).digest == split.digest
+    assert builder.reads == []
+    # Other data of the same name has its own store.
+    (builder.data_dir / "data").write_bytes(b"prepared again")
+    decode_split(builder, "train", SIZE)
+    assert len(builder.reads) == 9
+
+
+def test_split_digest_depends_on_images_and_labels_alone(builder, tmp_path):
+    digest = decode_split(builder, "train", SIZE).digest
+    assert len(digest) == 64
+    copy = replace(builder, data_dir=Path(shutil.copytree(builder.data_dir, tmp_path / "copy")))
+    os.utime(copy.data_dir / "data", (0, 0))
+    assert decode_split(copy, "train", (12, 8)).digest == digest
+    first = builder.records["train"][0]
+    for number, changed in enumerate(
+        (
+            record(77, first["pid"], first["camid"]) | {"name": first["name"]},
+            first | {"pid": 2},
+            first | {"camid": 1},
+            first | {"name": "renamed.png"},
+        )
+    ):
+        builder.records["train"][0] = changed
+        other = decode_split(builder, "train", SIZE, tmp_path / f"other{number}")
+        assert other.digest != digest
+
+
+def test_decode_split_replaces_a_store_without_a_digest(builder):
+    split = decode_split(builder, "train", SIZE)
+    path = pixels_file(builder)
+    content, n_pixels = path.read_bytes(), 9 * 24 * 8 * 3
+    index = json.loads(content[n_pixels:-48])
+    del index["digest"]
+    encoded_index = json.dumps(index).encode()
+    checksum = hashlib.sha256(encoded_index).digest()
+    trailer = content[-48:-40] + struct.pack("<Q", len(encoded_index)) + checksum
+    path.write_bytes(content[:n_pixels] + encoded_index + trailer)
+    with pytest.raises(InputError, match="earlier version"):
+        open_split(path)
+    assert decode_split(builder, "train", SIZE).digest == split.digest
 
 
 def test_decode_split_of_an_unknown_split_raises_key_error(tmp_path):

@@ -197,12 +197,23 @@ def test_other_weights_or_settings_are_evaluated_again(options, marked, console,
 def test_other_data_and_damaged_files_are_evaluated_again(options, marked, console):
     path = options.output / FILES[0]
     stored = EvaluationResult.from_json(path.read_text())
-    path.write_text(replace(stored, n_gallery=4).to_json())
+    path.write_text(replace(stored, data_digest=None).to_json())  # As an earlier version wrote it.
     (options.output / FILES[1]).write_text('{"cut off')
     results = evaluate_all(options, {}, console)
     assert were_read(results) == ["market1501"]
-    assert results[0].n_gallery == 3
+    assert results[0].data_digest == stored.data_digest
     assert path.read_text() == results[0].to_json()
+
+
+def test_dataset_prepared_again_is_evaluated_again(options, marked, console, data_dir, tmp_path):
+    """With the same names, counts and labels, but other images."""
+    copy = shutil.copytree(data_dir, tmp_path / "tfds")
+    shutil.rmtree(copy / "folder" / "own")
+    write_images(tmp_path / "own" / "query", ["2_a.png", "1_a.png"])
+    write_images(tmp_path / "own" / "gallery", ["1_b.png", "2_b.png", "3_b.png"])
+    prepare_partial("folder/own", tmp_path / "own", copy)
+    results = evaluate_all(replace(options, data_dir=copy), {}, console)
+    assert were_read(results) == SETS[:2]
 
 
 def test_failing_datasets_do_not_hide_the_others(options, console):

@@ -43,7 +43,7 @@ def main() -> None:
     sheet = contact_sheet(arguments.first_pid, arguments.seed)
     # 256 colors: a third of the size, with hardly a visible difference.
     sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
-    with replacing(arguments.out) as unfinished:
+    with replacing(arguments.out.expanduser()) as unfinished:
         sheet.save(unfinished, format="PNG", optimize=True)
 
 

@@ -57,7 +57,7 @@ def render(out: Path, preset: str, seed: int = 0, processes: int | None = None) 
         InputError: there is no such preset, `seed` or `processes` is out of range, or `out` exists
             and is not an empty directory.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     if preset not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
     if seed < 0:

@@ -30,6 +30,8 @@ class Label(NamedTuple):
     pid: int
     camid: int
     name: str
+    digest: str = ""
+    """SHA-256 of the encoded image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class Split:
     """Version of the dataset."""
     split: str
     """Name of the split: "train", "query" or "gallery"."""
+    digest: str = ""
+    """Digest of the encoded images and their labels, which tells data of the same name apart."""
 
     def __len__(self) -> int:
         return len(self.pids)
@@ -95,6 +99,7 @@ def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> 
         dataset=key["dataset"],
         version=key["version"],
         split=key["split"],
+        digest=index["digest"],
     )
 
 
@@ -108,12 +113,13 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
         labels: Labels of all images; a camid below 0 means no camera id.
 
     Raises:
-        InputError: If a pid is not within 32 bits, or only some images have a camera id.
+        InputError: If a pid or camid is not within 32 bits, or only some images have a camera id.
     """
     largest = np.iinfo(np.int32).max
     for label in labels:
-        if not -largest <= label.pid <= largest:
-            raise InputError(f"{label.name}: pid {label.pid} is not within 32 bits.")
+        for name, value in (("pid", label.pid), ("camid", label.camid)):
+            if not -largest <= value <= largest:
+                raise InputError(f"{label.name}: {name} {value} is not within 32 bits.")
     without = sum(label.camid < 0 for label in labels)
     if 0 < without < len(labels):
         raise InputError(
@@ -122,6 +128,7 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
         )
     index = {
         "key": key,
+        "digest": hashlib.sha256(json.dumps(labels).encode()).hexdigest(),
         "pids": [label.pid for label in labels],
         "camids": [label.camid for label in labels],
         "names": [label.name for label in labels],
@@ -152,6 +159,8 @@ def _read_index(path: Path) -> dict[str, Any]:
     if hashlib.sha256(encoded).digest() != checksum:
         raise InputError(f"{path} is damaged: the checksum of its index is wrong.")
     index = json.loads(encoded)
+    if "digest" not in index:
+        raise InputError(f"{path} is from an earlier version, which recorded no digest.")
     height, width = index["key"]["size"]
     expected = len(index["pids"]) * height * width * 3 + index_length + _TRAILER.size
     if length != expected:

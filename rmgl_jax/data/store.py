@@ -1,5 +1,7 @@
 """Decodes a split once into a store file, which training and evaluation read."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,8 +12,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data_prep import Record, read_records
-from data_prep.errors import InputError
-from data_prep.files import locked, replacing
+from data_prep.errors import InputError, WriteError
+from data_prep.files import cache_directory, locked, replacing
 from data_prep.progress import note
 from data_prep.workers import map_chunks
 from rmgl_jax.data.images import DECODING, decode
@@ -30,7 +32,8 @@ def decode_split(
     """Opens the store of a decoded split, and makes it first if there is none.
 
     A store that is damaged or was decoded from other data is reported and replaced. If several
-    processes need the same store, one of them makes it and the others wait.
+    processes need the same store, one of them makes it and the others wait. Where the dataset's own
+    directory cannot be written, the store is made in the user's cache directory.
 
     Args:
         builder: Builder of a prepared dataset; see `data_prep`.
@@ -50,13 +53,30 @@ def decode_split(
     if min(size) < 1:
         raise InputError(f"size must be a positive height and width, got {size}.")
     source = Path(builder.data_dir)
-    directory = Path(store_dir) if store_dir else source / "decoded"
+    directory = Path(store_dir).expanduser() if store_dir else source / "decoded"
     key = _key(builder, split, size)
     name = "-".join([*key["dataset"].split("/"), key["version"], split, f"{size[0]}x{size[1]}"])
     path = directory / f"{name}.pixels"
+    try:
+        return _open_or_write(path, key, builder, processes)
+    except WriteError:
+        if store_dir:
+            raise
+        # Copies of one dataset share a store there if their files are as old.
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+        cached = cache_directory() / "decoded" / f"{name}-{digest}.pixels"
+        if not cached.exists():
+            note(f"{directory} cannot be written: decoding to {cached}.")
+        return _open_or_write(cached, key, builder, processes)
+
+
+def _open_or_write(
+    path: Path, key: dict[str, Any], builder: tfds.core.DatasetBuilder, processes: int | None
+) -> Split:
     with suppress(OSError, ValueError):
         return open_split(path, key)
-    with locked(directory / f".{name}.lock", hint="Give a store_dir that can be written."):
+    hint = "Give a store_dir that can be written."
+    with locked(path.with_name(f".{path.stem}.lock"), hint):
         # Another process may have made it while this one waited.
         try:
             return open_split(path, key)
@@ -120,7 +140,8 @@ def _decode_rows(
         file.seek(rows[0] * size[0] * size[1] * 3)
         for row in rows:
             record = records[row]
-            label = Label(record["pid"], record["camid"], record["name"])
+            digest = hashlib.sha256(record["image_bytes"]).hexdigest()
+            label = Label(record["pid"], record["camid"], record["name"], digest)
             labels.append(label)
             try:
                 pixels = decode(record["image_bytes"], size)

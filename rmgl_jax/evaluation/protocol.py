@@ -105,4 +105,10 @@ def evaluate_splits(
         step=None if step is None else str(step),
         trained_on=trained_on,
         digest=digest,
+        data_digest=data_digest(query, gallery),
     )
+
+
+def data_digest(query: Split, gallery: Split) -> str:
+    """Digest of a test set, which a result records to tell data of the same name apart."""
+    return f"{query.digest[:16]} {gallery.digest[:16]}"

@@ -82,6 +82,8 @@ class EvaluationResult:
     """Dataset on which the weights were trained."""
     digest: str | None = None
     """Digest of the weights."""
+    data_digest: str | None = None
+    """Digests of query and gallery."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.plain, RankMetrics):

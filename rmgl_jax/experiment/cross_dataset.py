@@ -13,10 +13,12 @@ from data_prep.errors import ExpectedError, InputError
 from data_prep.files import write_text
 from data_prep.preparing import make_builder
 from rmgl_jax.config import EvalConfig
+from rmgl_jax.evaluation.protocol import data_digest
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, measures
 from rmgl_jax.experiment.evaluate import evaluate
 from rmgl_jax.experiment.options import CrossDatasetOptions
 from rmgl_jax.experiment.results import PairNumbers
+from rmgl_jax.experiment.splits import load_query_and_gallery
 from rmgl_jax.export.model_file import TrainedModel, load_model
 
 _COLUMNS = ("rank-1", "mAP (step)", "mAP (official)", "mAP (unspecified)", "mINP")
@@ -49,9 +51,8 @@ def evaluate_all(
         where = options.data_dir or "TFDS's own directory"
         raise InputError(f"No dataset is prepared in {where}; see docs/datasets.md.")
     checkpoint = options.checkpoint.expanduser()
-    directory = (
-        options.output or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "table4"
-    )
+    beside = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    directory = options.output.expanduser() if options.output else beside / "table4"
     results, problems = [], []
     for name in prepared:
         try:
@@ -125,13 +126,12 @@ def _read_result(
         result = EvaluationResult.from_json(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    splits = builder.info.splits
+    test = load_query_and_gallery(builder, model.config.model.image_size)
     same = (
-        result.digest == model.digest
+        test is not None
+        and result.digest == model.digest
         and result.version == str(builder.version)
-        and all(name in splits for name in ("query", "gallery"))
-        and result.n_query == splits["query"].num_examples
-        and result.n_gallery == splits["gallery"].num_examples
+        and result.data_digest == data_digest(*test)
         and _has_settings(result, options.settings)
     )
     return result if same else None

@@ -86,6 +86,7 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
     )
     print_results([result], console=console)
     if options.output is not None:
-        write_text(options.output, result.to_json())
-        console.print(f"Written to {options.output}", highlight=False, markup=False)
+        output = options.output.expanduser()
+        write_text(output, result.to_json())
+        console.print(f"Written to {output}", highlight=False, markup=False)
     return result

@@ -24,6 +24,9 @@ from rmgl_jax.experiment.splits import AnyPath, QueryAndGallery, load_train_and_
 from rmgl_jax.models.pretrained import load_backbone
 from rmgl_jax.training import loop
 from rmgl_jax.training.checkpoints import check_path
+from rmgl_jax.training.processes import lock_run_directory
+from rmgl_jax.training.run_data import init_run_data
+from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.run_info import save_run_info
 
 
@@ -43,8 +46,9 @@ def train(
 ) -> EvaluationResult | None:
     """Prepares the data, trains or resumes, evaluates the last step, and writes `result.json`.
 
-    Interrupted runs resume from the last checkpoint and finish bit-identically. A finished run is
-    only evaluated again. A dataset without query and gallery is trained on and not evaluated.
+    Interrupted runs resume from the last checkpoint and finish bit-identically, on the same data
+    only. A finished run is only evaluated again. A run that another process is working on is
+    refused. A dataset without query and gallery is trained on and not evaluated.
     On several processes all call this with the same arguments; process 0 prints and writes.
 
     Args:
@@ -64,7 +68,9 @@ def train(
         The result of the last step; None if the dataset has no query and gallery.
 
     Raises:
-        InputError: an argument is wrong, or `workdir` belongs to another configuration.
+        InputError: an argument is wrong, or `workdir` belongs to another configuration or to other
+            data.
+        WriteError: another process works on the run, or `workdir` cannot be written.
         MissingFileError: the data or the weights are not there.
         NonFiniteLossError: the loss became NaN or infinite.
     """
@@ -109,7 +115,7 @@ def train(
         )
 
     result: EvaluationResult | None = None
-    trained = False
+    started = False
 
     def evaluate_checkpoint(variables: dict[str, Any]) -> dict[str, float]:
         nonlocal result
@@ -122,44 +128,48 @@ def train(
         }
 
     def count_step(done: int) -> None:
-        nonlocal trained
-        if not trained and is_main_process:
-            save_run_info(directory)  # Before a checkpoint could make this the last process.
-        trained = True
+        nonlocal started
+        if is_main_process and not started:
+            save_run_info(directory)
+        started = True
         if on_step is not None:
             on_step(done)
 
-    state = loop.train_loop(
-        config,
-        train_split,
-        directory,
-        initialize=_backbone_loader(weights, config, console) if weights else None,
-        evaluate=evaluate_checkpoint if test else None,
-        console=console,
-        on_step=count_step,
-    )
-    if test is None:
-        console.print(
-            f"{train_split.dataset} has no query and gallery images: nothing was evaluated.",
-            highlight=False,
+    with lock_run_directory(directory):
+        # A changed configuration is named before the data, which may have changed with it.
+        init_run_directory(config, directory)
+        init_run_data(directory, [train_split, *(test or ())])
+        state = loop.train_loop(
+            config,
+            train_split,
+            directory,
+            initialize=_backbone_loader(weights, config, console) if weights else None,
+            evaluate=evaluate_checkpoint if test else None,
+            console=console,
+            on_step=count_step,
         )
-    else:
-        if result is None:  # The run was complete before.
-            result = measure({"params": state.params, "batch_stats": state.batch_stats})
-        result = replace(result, step=str(int(state.step)))
-        if is_main_process:
-            write_text(directory / "result.json", result.to_json())
-        others = rank_baselines(*test) if baselines and is_main_process else None
-        print_results([result], paper, baselines=others, console=console)
-    if figures:
-        # Imports matplotlib, which few runs need.
-        from rmgl_jax.report.page import write_report
+        if test is None:
+            console.print(
+                f"{train_split.dataset} has no query and gallery images: nothing was evaluated.",
+                highlight=False,
+            )
+        else:
+            if result is None:  # The run was complete before.
+                result = measure({"params": state.params, "batch_stats": state.batch_stats})
+            result = replace(result, step=str(int(state.step)))
+            if is_main_process:
+                write_text(directory / "result.json", result.to_json())
+            others = rank_baselines(*test) if baselines and is_main_process else None
+            print_results([result], paper, baselines=others, console=console)
+        if figures:
+            # Imports matplotlib, which few runs need.
+            from rmgl_jax.report.page import write_report
 
-        report = write_report(
-            directory, data_dir=None if data_dir is None else Path(data_dir), figures=True
-        )
-        console.print(f"The report is in {report}", highlight=False, markup=False)
-    console.print(f"Everything of this run is in {directory}", highlight=False)
+            report = write_report(
+                directory, data_dir=None if data_dir is None else Path(data_dir), figures=True
+            )
+            console.print(f"The report is in {report}", highlight=False, markup=False)
+        console.print(f"Everything of this run is in {directory}", highlight=False)
     return result
 
 
@@ -171,7 +181,7 @@ def describe_weights(weights: AnyPath | None) -> str:
     """
     if weights is None:
         return "none"
-    path = Path(weights)
+    path = Path(weights).expanduser()
     if not path.is_file():
         raise MissingFileError(f"There is no weights file {path}.")
     return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"

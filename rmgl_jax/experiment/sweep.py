@@ -31,6 +31,7 @@ from rmgl_jax.experiment.table import (
 )
 from rmgl_jax.training.run_directory import CONFIG_NAME, differences, read_config
 
+_MOST_SEEDS = 1000
 _TEST_NOTE = (
     "Mean and standard deviation over the n seeds, in percent. A difference of two rows is called "
     f"significant where Welch's two-sided t-test gives p < {SIGNIFICANT:g}. Each test is made "
@@ -140,8 +141,8 @@ def make_plan(rows: Sequence[Row], options: SweepOptions) -> tuple[list[PlannedR
     Raises:
         InputError: the number of seeds is not positive.
     """
-    if options.seeds < 1:
-        raise InputError(f"--seeds must be at least 1, got {options.seeds}.")
+    if not 1 <= options.seeds <= _MOST_SEEDS:
+        raise InputError(f"--seeds must be 1 to {_MOST_SEEDS}, got {options.seeds}.")
     base = replace(options.experiment, pretrained=describe_weights(options.weights))
     possible, problems = [], []
     for row in rows:

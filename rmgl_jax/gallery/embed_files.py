@@ -57,9 +57,10 @@ def embed_files(options: EmbedOptions, paths: Sequence[Path]) -> None:
     """
     if options.output.suffix != ".npz":
         raise InputError(f"--output must end in .npz, got {options.output}.")
+    output = options.output.expanduser()
     embedder = Embedder(load_model(options.model), options.batch_size, options.flip)
     embeddings = embedder(paths, progress=True)
-    with replacing(options.output) as temporary, open(temporary, "wb") as file:
+    with replacing(output) as temporary, open(temporary, "wb") as file:
         np.savez(file, embedding=embeddings, path=np.array([str(path) for path in paths]))
 
 

@@ -36,7 +36,7 @@ class Embedder:
     evaluation bit for bit with the same batch size and devices.
 
     Raises:
-        ValueError: `batch_size` is less than 1.
+        InputError: `batch_size` is less than 1.
     """
 
     model: TrainedModel
@@ -48,7 +48,7 @@ class Embedder:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
         enable_compilation_cache()
 
     def __call__(

@@ -74,7 +74,7 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
         MissingPackageError: The file needs PyTorch, which is not installed.
         ValueError: `variables` does not fit `config`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     arrays = {
         name: value
         for name, value in _read(path).items()
@@ -116,7 +116,7 @@ def save_backbone(
         InputError: `path` does not end in `.safetensors`.
         ValueError: There is no such branch, or `variables` does not fit `config`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise InputError(f"save_backbone writes .safetensors files, got {path}.")
     if not 0 <= branch < len(config.granularities):

@@ -56,11 +56,10 @@ def report(options: ReportOptions, console: Console) -> Path:
     # Imported here because it takes more than a second, which --help should not.
     from rmgl_jax.report.page import write_report
 
-    output = options.output and options.output.expanduser()
     path = write_report(
-        options.workdir.expanduser(),
-        data_dir=options.data_dir and options.data_dir.expanduser(),
-        output=output,
+        options.workdir,
+        data_dir=options.data_dir,
+        output=options.output,
         figures=options.figures,
         console=console if console.is_terminal else None,
     )

@@ -7,9 +7,10 @@ import jinja2
 from markupsafe import Markup
 from rich.console import Console
 
-from data_prep.errors import WriteError
+from data_prep.errors import InputError, WriteError
 from data_prep.files import write_text
 from rmgl_jax import __version__
+from rmgl_jax.evaluation.protocol import data_digest
 from rmgl_jax.report.inspection import Inspection, inspect_run
 from rmgl_jax.report.pictures import data_uri, thumbnail
 from rmgl_jax.report.result_table import result_rows
@@ -46,9 +47,11 @@ def write_report(
     Raises:
         FileNotFoundError: `workdir` is not a run directory, nothing is recorded yet, or the dataset
             is not prepared.
-        ValueError: a file of the run is damaged; see also `inspect_run`.
+        ValueError: a file of the run is damaged, or the result is of other images than those that
+            are prepared now; see also `inspect_run`.
         WriteError: the page cannot be written; an existing page stays as it is.
     """
+    workdir = workdir.expanduser()
     run = read_run(workdir)
     seen = None
     if (figures or run.is_rendered) and run.has_checkpoint:
@@ -56,7 +59,14 @@ def write_report(
         step = None if result is None or result.step is None else int(result.step)
         dataset = run.config.dataset if result is None else result.dataset
         seen = inspect_run(workdir, dataset, step, data_dir, console)
-    path = output or workdir / REPORT_NAME
+        digest = data_digest(seen.query, seen.gallery)
+        if result is not None and result.data_digest not in (None, digest):
+            raise InputError(
+                f"The result of {workdir} is of other images of {dataset} than those that are "
+                f"prepared now: the digests of query and gallery were {result.data_digest}, and "
+                f"are {digest}."
+            )
+    path = output.expanduser() if output else workdir / REPORT_NAME
     html = render(run, seen)
     try:
         write_text(path, html)

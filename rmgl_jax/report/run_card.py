@@ -1,8 +1,10 @@
 """Facts and settings of a run."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,11 +42,28 @@ def run_card(run: RunFiles) -> list[tuple[str, str]]:
             "training speed",
             f"{np.median(speeds):,.0f} images/s (median)" if len(speeds) else "not recorded",
         ),
+        ("command", without_directories(run.info.get("command") or "not recorded")),
         *(
             (name, run.info.get(name) or "not recorded")
-            for name in ("command", "commit", "device", "versions")
+            for name in ("commit", "device", "versions")
         ),
     ]
+
+
+def without_directories(command: str) -> str:
+    """Shortens absolute paths in a command to ".../NAME": pages are shared, directories private."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # A quote is not closed, so that it was not recorded by a run.
+        return "not readable"
+    return shlex.join(map(_without_directory, words))
+
+
+def _without_directory(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    if not value.startswith(("/", "~")):
+        return word
+    return f"{option}{equals}.../{Path(value).name}"
 
 
 def changed_fields(config: ExperimentConfig) -> list[tuple[str, str, str]]:

@@ -20,24 +20,44 @@ _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_FLUSHES = 30.0
 
 
-def read_metrics(workdir: Path) -> list[dict[str, float | int | str]]:
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Reads all records of a run, oldest first, without a last line that a killed run left torn.
 
     Raises:
-        InputError: another line is damaged.
+        InputError: another line is damaged, or is not a record.
     """
     path = workdir / LOG_NAME
     if not path.exists():
         return []
-    lines = path.read_text(errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise InputError(f"{path} is damaged in line {number}: {error}.") from error
+            continue
+        if not _is_record(record):
+            raise InputError(
+                f"{path} is damaged in line {number}: expected a record with its kind and step, "
+                f"got {line[:80]}."
+            )
+        records.append(record)
     return records
+
+
+def _is_record(record: Any) -> bool:
+    """True for an object as `MetricLogger.write` writes it: kind, step and numbers."""
+    if not isinstance(record, dict):
+        return False
+    try:
+        for name, value in record.items():
+            if name != "kind":
+                float(value)  # Numbers that are not finite are written as text.
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return record.get("kind") in ("train", "eval") and type(record.get("step")) is int
 
 
 class MetricLogger:
@@ -54,7 +74,7 @@ class MetricLogger:
     def __init__(
         self, workdir: Path, steps: int, resumed_at: int = 0, console: Console | None = None
     ) -> None:
-        kept = [record for record in read_metrics(workdir) if int(record["step"]) <= resumed_at]
+        kept = [record for record in read_metrics(workdir) if record["step"] <= resumed_at]
         path = workdir / LOG_NAME
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", buffering=1)
@@ -81,6 +101,9 @@ class MetricLogger:
         )
         # Without a terminal for the bar, a line is printed once a minute.
         self._lines = console is not None and not console.is_terminal
+        missing = resumed_at - len({record["step"] for record in kept if record["kind"] == "train"})
+        if missing > 0:
+            self.log(f"Note: {path} lacks {missing:,} of the {resumed_at:,} steps done before.")
         self._next_line = 0.0
         self._task = self._progress.add_task(
             "train", total=steps, completed=resumed_at, epoch="-", text="compiling the step"

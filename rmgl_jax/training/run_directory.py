@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
-from data_prep.errors import ExpectedError, InputError, MissingFileError, WriteError
+from data_prep.errors import InputError, MissingFileError, WriteError
 from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.training.processes import main_process_first
 
 CONFIG_NAME = "config.json"
 CONFIG_FORMAT = 2
@@ -51,10 +50,6 @@ class ConfigChangedError(InputError):
     """The run directory holds a run of another configuration."""
 
 
-class PeerError(ExpectedError, RuntimeError):
-    """Another process failed; its own message says why."""
-
-
 def init_run_directory(config: ExperimentConfig, workdir: Path) -> None:
     """Creates the run directory of a configuration, or checks that it is of the same one.
 
@@ -73,30 +68,16 @@ def init_run_directory(config: ExperimentConfig, workdir: Path) -> None:
         WriteError: the directory cannot be made or written.
         PeerError: another process raised one of these.
     """
-    if jax.process_count() == 1:
-        _write_or_compare(config, workdir)
-        return
-    is_main_process = jax.process_index() == 0
-    for main_process_turn in (True, False):
-        problem: ExpectedError | None = None
-        if main_process_turn == is_main_process:
-            try:
-                if not (is_main_process or (workdir / CONFIG_NAME).is_file()):
-                    raise MissingFileError(
-                        f"Process {jax.process_index()} does not find the {CONFIG_NAME} that "
-                        f"process 0 wrote: all processes must share the run directory {workdir}."
-                    )
-                _write_or_compare(config, workdir)
-            except ExpectedError as error:
-                problem = error
-        failed = multihost_utils.process_allgather(np.array(problem is not None))
-        if problem is not None:
-            raise problem
-        if failed.any():
-            raise PeerError(
-                f"Stopped, because process {np.flatnonzero(failed)[0]} cannot use the run "
-                f"directory {workdir}; see its message."
+
+    def write_or_compare() -> None:
+        if jax.process_index() > 0 and not (workdir / CONFIG_NAME).is_file():
+            raise MissingFileError(
+                f"Process {jax.process_index()} does not find the {CONFIG_NAME} that process 0 "
+                f"wrote: all processes must share the run directory {workdir}."
             )
+        _write_or_compare(config, workdir)
+
+    main_process_first(write_or_compare, f"use the run directory {workdir}")
 
 
 def _write_or_compare(config: ExperimentConfig, workdir: Path) -> None:

@@ -49,9 +49,12 @@ def read_run_info(workdir: Path) -> dict[str, str | None]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"{path} is damaged: {error}.") from error
+    if not isinstance(info, dict) or not all(isinstance(v, str | None) for v in info.values()):
+        raise InputError(f"{path} is damaged: expected an object of texts, got {info!r}.")
+    return info
 
 
 def _command() -> str:

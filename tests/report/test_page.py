@@ -18,6 +18,7 @@ from rmgl_jax.config import RandomShiftingConfig
 from rmgl_jax.evaluation.result import MEASURES, measures
 from rmgl_jax.report.command import ReportOptions, parse, report
 from rmgl_jax.report.page import render, write_report
+from rmgl_jax.report.run_card import without_directories
 from rmgl_jax.report.run_files import read_run
 from rmgl_jax.report.sections import SECTIONS
 from rmgl_jax.training.checkpoints import CheckpointError
@@ -91,6 +92,25 @@ def test_run_card_has_command_and_changed_settings(finished):
     changed = re.findall(r"<code>(.*?)</code></th><td>(.*?)</td><td>(.*?)</td>", html)
     assert ("model.width", "2", "64") in changed
     assert not any(name == "model.fold_at" for name, _, _ in changed)
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("python -m a --workdir /home/me/run --n=3", "python -m a --workdir .../run --n=3"),
+        (
+            "python /opt/b.py --source=/data/it --out '~/x y'",
+            "python .../b.py --source=.../it --out '.../x y'",
+        ),
+        (
+            "python -m a --workdir runs/b --c 1/2 --d -/e",
+            "python -m a --workdir runs/b --c 1/2 --d -/e",
+        ),
+        ("python -m a 'not closed", "not readable"),
+    ],
+)
+def test_without_directories_shortens_absolute_paths(command, shown):
+    assert without_directories(command) == shown
 
 
 # --- Photographs --------------------------------------------------------------------------------
@@ -195,6 +215,14 @@ def test_report_uses_the_checkpoint_of_the_result(finished, tmp_path):
     result = replace(finished.result, step="99")
     (run / "result.json").write_text(result.to_json())
     with pytest.raises(CheckpointError, match="99"):
+        write_report(run, data_dir=finished.data_dir)
+
+
+def test_report_refuses_images_that_are_not_those_of_the_result(finished, tmp_path):
+    run = shutil.copytree(finished.workdir, tmp_path / "run")
+    result = replace(finished.result, data_digest="0123 4567")
+    (run / "result.json").write_text(result.to_json())
+    with pytest.raises(InputError, match=f"0123 4567.*{finished.result.data_digest}"):
         write_report(run, data_dir=finished.data_dir)
 
 

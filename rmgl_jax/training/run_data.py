@@ -1,0 +1,76 @@
+"""A run directory belongs to the data that its run began with, recorded in `data.json`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import InputError, WriteError
+from data_prep.files import write_text
+from rmgl_jax.data.split import Split
+from rmgl_jax.training.processes import main_process_first
+from rmgl_jax.training.run_directory import differences
+
+DATA_NAME = "data.json"
+
+
+class DataChangedError(InputError):
+    """The run directory holds a run on other data."""
+
+
+def describe_data(splits: Sequence[Split]) -> dict[str, str]:
+    """Returns dataset, version and the digest of each split, which `data.json` records."""
+    digests = {split.split: split.digest[:16] for split in splits}
+    return {"dataset": splits[0].dataset, "version": splits[0].version, **digests}
+
+
+def init_run_data(workdir: Path, splits: Sequence[Split]) -> None:
+    """Records the data of a run, or checks that the run continues on the same data.
+
+    A run that an earlier version started has no record; it gets one.
+
+    Args:
+        workdir: the run directory; shared by all processes, which call this together.
+        splits: everything that the run is trained and evaluated on.
+
+    Raises:
+        DataChangedError: the run began with other data; names both digests of every split.
+        InputError: `data.json` is damaged.
+        WriteError: it cannot be written.
+        PeerError: another process raised one of these.
+    """
+    path, found = workdir / DATA_NAME, describe_data(splits)
+
+    def write_or_compare() -> None:
+        if not path.exists():
+            try:
+                write_text(path, json.dumps(found, indent=1) + "\n")
+            except OSError as error:
+                raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+            return
+        changed = list(differences(read_run_data(workdir), found))
+        if changed:
+            raise DataChangedError(
+                f"{workdir} holds a run on other data: {'; '.join(changed)}. Use another run "
+                "directory, or the data that the run began with."
+            )
+
+    main_process_first(write_or_compare, f"use the data of the run in {workdir}")
+
+
+def read_run_data(workdir: Path) -> dict[str, Any]:
+    """Reads `data.json`; an empty dictionary if there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = workdir / DATA_NAME
+    if not path.exists():
+        return {}
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} is damaged: it holds {tree!r}.")
+    return tree

@@ -1,0 +1,56 @@
+"""A run directory belongs to the data that its run began with."""
+
+from dataclasses import replace
+
+import pytest
+
+from data_prep.errors import InputError, WriteError
+from rmgl_jax.training.run_data import DATA_NAME, DataChangedError, init_run_data, read_run_data
+from tests.tiny_run import tiny_split
+
+TRAIN = replace(tiny_split(), digest="a" * 64)
+QUERY = replace(TRAIN, split="query", digest="b" * 64)
+
+
+def test_init_run_data_records_the_digest_of_every_split(tmp_path):
+    assert read_run_data(tmp_path) == {}
+    init_run_data(tmp_path, [TRAIN, QUERY])
+    before = (tmp_path / DATA_NAME).stat()
+    assert read_run_data(tmp_path) == {
+        "dataset": "tiny",
+        "version": "1.0.0",
+        "train": "a" * 16,
+        "query": "b" * 16,
+    }
+    init_run_data(tmp_path, [TRAIN, QUERY])
+    assert (tmp_path / DATA_NAME).stat() == before
+
+
+@pytest.mark.parametrize(
+    ("splits", "named"),
+    [
+        ([replace(TRAIN, digest="c" * 64), QUERY], f"train was {'a' * 16}, is now {'c' * 16}"),
+        ([TRAIN, replace(QUERY, digest="c" * 64)], f"query was {'b' * 16}, is now {'c' * 16}"),
+        ([TRAIN], f"query was {'b' * 16}, is now None"),
+        ([replace(TRAIN, version="2.0.0"), QUERY], "version was 1.0.0, is now 2.0.0"),
+    ],
+)
+def test_init_run_data_refuses_other_data_and_names_both_digests(splits, named, tmp_path):
+    init_run_data(tmp_path, [TRAIN, QUERY])
+    with pytest.raises(DataChangedError, match=f"{tmp_path} .*: {named}\\."):
+        init_run_data(tmp_path, splits)
+    assert read_run_data(tmp_path)["train"] == "a" * 16
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\0"])
+def test_damaged_record_is_refused_and_kept(content, tmp_path):
+    (tmp_path / DATA_NAME).write_text(content)
+    with pytest.raises(InputError, match=r"data\.json is damaged: "):
+        init_run_data(tmp_path, [TRAIN])
+    assert (tmp_path / DATA_NAME).read_text() == content
+
+
+def test_init_run_data_says_why_it_cannot_write(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/data\.json .*(File exists|Not a directory)"):
+        init_run_data(tmp_path / "file", [TRAIN])
