@@ -30,6 +30,14 @@ class WriteError(ExpectedError, OSError):
     """A file could not be written. Says which one and the system's reason."""
 
 
+def describe(error: ExpectedError | OSError) -> str:
+    """The sentence of an expected error, with the file if the system named one."""
+    if isinstance(error, ExpectedError) or not isinstance(error.strerror, str):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}."
+
+
 def is_expected(error: BaseException) -> bool:
     """Tells errors that a command line prints in one line from bugs, which keep their traceback.
 
