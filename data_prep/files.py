@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_prep.errors import InputError, MissingFileError, WriteError
+from data_prep.errors import InputError, MissingFileError, WriteError, write_problem
 
 
 def check_file(path: Path, largest: int = sys.maxsize) -> int:
@@ -59,14 +59,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path next to `path`, and renames it to `path` after the block.
 
     The parent directory is made if it is absent. After an error the temporary file is removed, and
-    `path` is as it was.
+    `path` is as it was. An error of full or read-only storage names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None and write_problem(error):
+            error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
 

@@ -10,7 +10,7 @@ from tensorflow_datasets.core import constants
 
 from data_prep.building import ReidBuilder
 from data_prep.datasets import builder_class
-from data_prep.errors import InputError
+from data_prep.errors import ExpectedError, InputError, WriteError, write_problem
 from data_prep.files import locked
 from data_prep.prepared import check_descriptions, read_metadata
 from data_prep.progress import note
@@ -109,6 +109,13 @@ def _prepare(builder: ReidBuilder, root: Path) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False),
         )
+    except ExpectedError:
+        raise
+    except Exception as error:
+        reason = write_problem(error)
+        if reason is None:
+            raise
+        raise WriteError(f"{builder.data_path} cannot be written: {reason}.") from error
     finally:
         tfds.enable_progress_bar()
 

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.scripts.cli import build, cli_utils
 
 import data_prep
@@ -15,6 +17,8 @@ from data_prep.command import main, prepare_main
 from data_prep.errors import ExpectedError, InputError, MissingFileError
 from data_prep.listing import Count, Counts
 from data_prep.market1501.market1501_dataset_builder import Builder
+from data_prep.synthetic import contact_sheet
+from tests.full_disk import full_disk
 from tests.tiny_trees import (
     MARKET,
     SecondReading,
@@ -510,6 +514,31 @@ def test_command_prints_expected_errors_only(source, data_dir, monkeypatch, caps
         interrupt_writing(patch, lambda: [].pop())  # a bug
         with pytest.raises(IndexError):
             prepare_main("market1501", arguments)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000, 4096, 16_384])
+def test_command_names_the_dataset_that_a_full_disk_has_no_room_for(source, data_dir, size):
+    arguments = ["--source", str(source), "--data-dir", str(data_dir), "--allow-partial"]
+    directory = data_dir / "market1501" / "1.0.0"
+    with full_disk(size), pytest.raises(SystemExit, match=f"{directory} .*too large"):
+        prepare_main("market1501", arguments)
+    assert prepared_directories(data_dir) == []
+    prepare_main("market1501", arguments)
+    assert read_labels(data_prep.open_prepared(directory)) == market_labels()
+
+
+def test_other_commands_name_the_file_that_a_full_disk_has_no_room_for(
+    data_dir, tmp_path, monkeypatch
+):
+    with full_disk(1000), pytest.raises(SystemExit, match=f"{data_dir}.*too large"):
+        prepare_main("synthetic", ["--config", "tiny", "--data-dir", str(data_dir)])
+    assert not list(data_dir.glob("synthetic_images/*"))
+    noise = Image.open(io.BytesIO(image_bytes(0)))
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda *_: noise)
+    monkeypatch.setattr(sys, "argv", ["contact_sheet", str(tmp_path / "sheet.png")])
+    with full_disk(1000), pytest.raises(SystemExit, match=f"{tmp_path / 'sheet.png'}: .*too large"):
+        contact_sheet.main()
+    assert not list(tmp_path.glob("*sheet.png*"))
 
 
 def test_command_interrupted_exits_with_130(source, data_dir, monkeypatch, capsys):
