@@ -7,13 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep.datasets import root_names
 from data_prep.errors import InputError, MissingFileError
-from data_prep.images import bad_images
-from data_prep.listing import Counts, Item, Listing
+from data_prep.images import bad_images, read_image
+from data_prep.listing import Counts, Item, Listing, outside_files
+from data_prep.prepared import features
 from data_prep.progress import note, track
 from data_prep.roots import find_root
 
@@ -123,21 +123,20 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
 
     def source_images(self, dl_manager: tfds.download.DownloadManager) -> Listing:
         """Lists the images of the directory that TFDS was given (`manual_dir`)."""
-        return self.list_images(self.find_source(dl_manager.manual_dir))
+        return self.list_root(self.find_source(dl_manager.manual_dir))
+
+    def list_root(self, root: Path) -> Listing:
+        """Lists the images below a root; those that links lead out of it are problems."""
+        listing = self.list_images(root)
+        listing.problems += outside_files(root, listing)
+        return listing
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=(type(self).__doc__ or "").strip(),
             homepage=self.page,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(doc="The original file, not re-encoded."),
-                    "pid": tfds.features.Scalar(np.int64, doc="Identity as in the dataset."),
-                    "camid": tfds.features.Scalar(np.int64, doc="Camera from 0; -1 if unknown."),
-                    "name": tfds.features.Text(doc="File name."),
-                }
-            ),
+            features=features(),
             # Index i of a split is its i-th image by name.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
@@ -188,7 +187,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             yield (
                 index,
                 {
-                    "image": item.file.read_bytes(),
+                    "image": read_image(item.file),
                     "pid": item.pid,
                     "camid": item.camid,
                     "name": item.name,

@@ -4,11 +4,12 @@ import argparse
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.datasets import builder_class, list_datasets
-from data_prep.errors import ExpectedError, is_expected
+from data_prep.errors import ExpectedError, describe, is_expected
 from data_prep.preparing import prepare_dataset
 from data_prep.progress import note, replace_unprintable
 
@@ -44,22 +45,33 @@ def prepare_main(
       prog: the command in its help; None is `python -m data_prep.DATASET`.
     """
     replace_unprintable()
-    try:
+    with report_errors(dataset):
         name, options = _parse(dataset, sys.argv[1:] if arguments is None else arguments, prog)
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_: note(f"Warning: {message}")
             builder = prepare_dataset(name, **vars(options))
-    except (ExpectedError, OSError) as error:
-        if not is_expected(error):
-            raise
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        note(f"{dataset}: interrupted, nothing was kept")
-        sys.exit(130)
     for split, info in builder.info.splits.items():
         print(f"{split:8} {info.num_examples:7,} images")
     print(builder.data_path)
+
+
+@contextmanager
+def report_errors(name: str) -> Iterator[None]:
+    """Ends the program with one line: status 1 for expected errors, status 130 for Ctrl-C.
+
+    Args:
+      name: what the command makes, for the line about an interruption.
+    """
+    try:
+        yield
+    except (ExpectedError, OSError) as error:
+        if not is_expected(error):
+            raise
+        sys.exit(describe(error))
+    except KeyboardInterrupt:
+        note(f"{name}: interrupted, nothing was kept")
+        sys.exit(130)
 
 
 def _parse(

@@ -5,9 +5,11 @@ a bug and shows its traceback. Each class is also the built-in exception that a 
 """
 
 import errno
+import os
 
 # Conditions of the machine that the user can mend: full, read-only or forbidden storage.
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_STORAGE_ERRORS = _WRITE_ERRORS | {errno.EACCES, errno.EPERM}
 
 
 class ExpectedError(Exception):
@@ -28,6 +30,25 @@ class MissingPackageError(ExpectedError, ImportError):
 
 class WriteError(ExpectedError, OSError):
     """A file could not be written. Says which one and the system's reason."""
+
+
+def describe(error: ExpectedError | OSError) -> str:
+    """The sentence of an expected error, with the file if the system named one."""
+    if isinstance(error, ExpectedError) or not isinstance(error.strerror, str):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}."
+
+
+def write_problem(error: Exception) -> str | None:
+    """The reason if an error tells of full or read-only storage; None for other errors.
+
+    The writer of ArrayRecord raises a RuntimeError that has the system's reason in its text.
+    """
+    if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
+        return os.strerror(error.errno)
+    reasons = sorted(map(os.strerror, _WRITE_ERRORS))
+    return next((reason for reason in reasons if reason in str(error)), None)
 
 
 def is_expected(error: BaseException) -> bool:

@@ -1,16 +1,60 @@
-"""Atomic writes, and locks between processes."""
+"""Reads of regular files, atomic writes, and locks between processes."""
 
 import errno
 import fcntl
 import os
 import socket
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from data_prep.errors import WriteError
+from data_prep.errors import InputError, MissingFileError, WriteError, write_problem
 from data_prep.progress import note
+
+
+def check_file(path: Path, largest: int = sys.maxsize) -> int:
+    """Checks that a path leads to a regular file, and its size; returns the size in bytes.
+
+    Reading a FIFO would wait forever, and reading a device such as /dev/zero would fill the memory.
+
+    Args:
+      path: the file; links are followed.
+      largest: the most bytes that the file may have.
+
+    Raises:
+      MissingFileError: nothing is there.
+      InputError: a directory, FIFO, device or socket, a loop of links, or a file that is too large.
+      OSError: the file cannot be reached for another reason.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no file {path}.") from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(f"{path} is a link that leads back to itself.") from error
+    return _check_status(path, status, largest)
+
+
+def read_file(path: Path, largest: int) -> bytes:
+    """Reads a regular file of bounded size; see `check_file` for arguments and errors."""
+    check_file(path, largest)
+    # Opening a FIFO that was put there meanwhile must not wait either.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read(_check_status(path, os.fstat(file.fileno()), largest))
+
+
+def _check_status(path: Path, status: os.stat_result, largest: int) -> int:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, device or socket"
+        raise InputError(f"{path} is {kind}, expected a file.")
+    if status.st_size > largest:
+        raise InputError(f"{path} has {status.st_size:,} bytes, expected at most {largest:,}.")
+    return status.st_size
 
 
 @contextmanager
@@ -18,14 +62,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path next to `path`, and renames it to `path` after the block.
 
     The parent directory is made if it is absent. After an error the temporary file is removed, and
-    `path` is as it was.
+    `path` is as it was. An error of full or read-only storage names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None and write_problem(error):
+            error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
 

@@ -1,28 +1,64 @@
-"""Check that image files decode, by decoding every one of them."""
+"""Read image files, convert them to RGB, and check that every one of them decodes."""
 
 import io
 import warnings
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
+from data_prep.errors import ExpectedError
+from data_prep.files import read_file
 from data_prep.listing import Encoded
 from data_prep.workers import map_chunks
 
 # The formats of the accepted file suffixes. Naming them also keeps Pillow from giving a mislabeled
 # file to a plugin that starts another program (EPS does).
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+LARGEST = 2**28
+"""The most bytes of an image file."""
+
+
+def read_image(file: Encoded) -> bytes:
+    """Reads an encoded image; of files only regular ones with at most `LARGEST` bytes.
+
+    Raises:
+      ExpectedError: not such a file, or not in its container; says why.
+      OSError: the file cannot be read.
+    """
+    return read_file(file, LARGEST) if isinstance(file, Path) else file.read_bytes()
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """Opens an image file of one of `FORMATS` without decoding its pixels."""
+    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decodes an image and converts it to 8-bit RGB, upright by its EXIF orientation.
+
+    Gray, palette and transparent images become RGB. Of 16 bits the upper eight are kept, as Pillow
+    does with 16-bit colors; converting 16-bit gray it would clip all above 255 to white.
+    """
+    upright = ImageOps.exif_transpose(image)
+    # Older versions of Pillow open 16-bit gray PNG files as "I".
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return upright.convert("RGB")
 
 
 def image_problem(path: Encoded) -> str | None:
     """Says what is wrong with an image file; None if it is whole."""
     try:
-        encoded = path.read_bytes()
+        encoded = read_image(path)
+    except FileNotFoundError:
+        return "cannot be read (No such file or directory)"
+    except (ExpectedError, ValueError) as error:
+        return str(error)
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    except ValueError as error:
-        return str(error)
     if not encoded:
         return "is empty"
     try:
@@ -30,9 +66,8 @@ def image_problem(path: Encoded) -> str | None:
             # Odd metadata is harmless, pixels by the hundred million are not.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                # All that a reader does, which includes turning it by its EXIF tag.
-                ImageOps.exif_transpose(image).convert("RGB")
+            with open_image(encoded) as image:
+                to_rgb(image)
     except Image.UnidentifiedImageError:
         return f"is not an image ({len(encoded)} bytes, none of {', '.join(FORMATS)})"
     # A decoder fed with noise may raise anything: struct.error, SyntaxError, IndexError ...

@@ -14,6 +14,8 @@ MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "b
 
 JUNK_PID = -1
 NO_CAMERA = -1
+LARGEST_NUMBER = 2**63 - 1
+"""The largest identity or camera that a prepared dataset can store."""
 
 
 class Encoded(Protocol):
@@ -101,7 +103,8 @@ def image_files(directory: Path, listing: Listing) -> list[Path]:
     """Lists the images directly in a directory by name; adds the rest to `listing.others`."""
     images = []
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-        if entry.is_dir() or not is_image_name(entry.name):
+        # Unlike the method of `entry`, `isdir` is false for a link that leads back to itself.
+        if os.path.isdir(entry.path) or not is_image_name(entry.name):
             listing.others.append(f"{directory.name}/{entry.name}")
             continue
         images.append(Path(entry.path))
@@ -136,7 +139,7 @@ def label_files(
             junk += 1
         elif label.pid < 0:
             listing.problems.append(f"{path}: identity {label.pid} in the {split} split")
-        elif max(label.pid, label.camera or 0) >= 2**63:
+        elif max(label.pid, label.camera or 0) > LARGEST_NUMBER:
             listing.problems.append(f"{path}: a number of more than 64 bits")
         elif label.camera is None:
             items.append(Item(path, label.pid, NO_CAMERA, path.name))
@@ -147,6 +150,32 @@ def label_files(
     if junk:
         listing.notes.append(f"{split}: dropped {junk:,} junk images (identity -1)")
     return items
+
+
+def outside_files(root: Path, listing: Listing) -> list[str]:
+    """Finds listed files that are not below the root, or are links to other places.
+
+    Without this check, a dataset from somebody else could copy any file of the user into the
+    prepared dataset.
+
+    Args:
+      root: root directory of the dataset, which itself may be a link.
+      listing: the images; those inside a container are left out.
+    """
+    root = Path(os.path.realpath(root))
+    directories: dict[Path, Path] = {}
+    problems = []
+    for file in (item.file for items in listing.splits.values() for item in items):
+        if not isinstance(file, Path):
+            continue
+        if file.parent not in directories:
+            directories[file.parent] = Path(os.path.realpath(file.parent))
+        target = directories[file.parent] / file.name
+        if target.is_symlink():
+            target = Path(os.path.realpath(target))
+        if not target.is_relative_to(root):
+            problems.append(f"{file}: leads to {target}, outside of {root}")
+    return problems
 
 
 def is_market_root(directory: Path) -> bool:

@@ -1,6 +1,5 @@
 """Prepare a dataset by name: once, completely or not at all."""
 
-import json
 import shutil
 from os import PathLike
 from os.path import expanduser
@@ -12,8 +11,9 @@ from tensorflow_datasets.core import constants
 
 from data_prep.building import ReidBuilder
 from data_prep.datasets import builder_class
-from data_prep.errors import InputError
+from data_prep.errors import ExpectedError, InputError, WriteError, write_problem
 from data_prep.files import locked
+from data_prep.prepared import check_descriptions, read_metadata
 from data_prep.progress import note
 from data_prep.records import open_prepared
 
@@ -39,7 +39,7 @@ def prepare_dataset(
 
     Raises:
       MissingFileError: not prepared, and no source, or the images are not in it.
-      InputError: bad images, unexpected counts, or an unknown name.
+      InputError: bad images, unexpected counts, an unknown name, or a damaged dataset.
       WriteError: the directory of the prepared datasets cannot be written.
     """
     builder = make_builder(name, source, data_dir, allow_partial)
@@ -74,12 +74,17 @@ def make_builder(
     """The builder of a dataset by name, prepared or not; see `prepare_dataset`.
 
     Raises:
-      InputError: an unknown name.
+      InputError: an unknown name, or the dataset is prepared but damaged.
       MissingFileError: "folder" without a name or a source.
     """
     dataset, _, variant = name.partition("/")
     builder = builder_class(dataset)
     config = builder.choose_config(variant, source)
+    root = Path(data_dir or constants.DATA_DIR).expanduser() / builder.name
+    directory = root / getattr(config, "name", config or "") / str(builder.VERSION)
+    # TFDS reads these files in the constructor.
+    if (directory / constants.DATASET_INFO_FILENAME).exists():
+        check_descriptions(directory)
     # TFDS warns of configurations that are not listed in the class, as those of own images are not.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -106,6 +111,13 @@ def _prepare(builder: ReidBuilder, root: Path) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False),
         )
+    except ExpectedError:
+        raise
+    except Exception as error:
+        reason = write_problem(error)
+        if reason is None:
+            raise
+        raise WriteError(f"{builder.data_path} cannot be written: {reason}.") from error
     finally:
         tfds.enable_progress_bar()
 
@@ -121,7 +133,7 @@ def _check_prepared(builder: ReidBuilder, source: str | PathLike[str] | None) ->
             f"{builder.data_path} was prepared as {builder.info.file_format.value}, expected "
             "array_record. Prepare the dataset in another data_dir."
         )
-    metadata = json.loads((builder.data_path / constants.METADATA_FILENAME).read_text())
+    metadata = read_metadata(Path(builder.data_path))
     if metadata["differences"] and not builder.allow_partial:
         raise InputError(
             f"{builder.data_path} was prepared from a partial copy: "

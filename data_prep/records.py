@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TypedDict, overload
 
 import tensorflow_datasets as tfds
+
+from data_prep.errors import InputError
+from data_prep.prepared import check_descriptions, check_records, damaged_records
 
 
 class Record(TypedDict):
@@ -21,9 +25,14 @@ class Record(TypedDict):
 
 
 class Records(Sequence[Record]):
-    """A split with random access: `records[i]` reads one image and decodes nothing."""
+    """A split with random access: `records[i]` reads one image and decodes nothing.
+
+    Raises:
+      InputError: from reading: the record is damaged.
+    """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
+        self._builder, self._split = builder, split
         self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def __len__(self) -> int:
@@ -40,13 +49,17 @@ class Records(Sequence[Record]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of a split of {len(self)}")
-        example = self._source[index]
-        return Record(
-            image_bytes=example["image"],
-            pid=int(example["pid"]),
-            camid=int(example["camid"]),
-            name=example["name"].decode(),
-        )
+        # The reader of ArrayRecord raises errors of many kinds on a damaged file.
+        try:
+            example = self._source[index]
+            return Record(
+                image_bytes=example["image"],
+                pid=int(example["pid"]),
+                camid=int(example["camid"]),
+                name=example["name"].decode(),
+            )
+        except Exception as error:
+            raise damaged_records(self._builder, self._split, error) from error
 
 
 def read_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
@@ -61,5 +74,21 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str) -> Records:
 
 
 def open_prepared(path: str | PathLike[str]) -> tfds.core.DatasetBuilder:
-    """The builder of a prepared dataset from its directory (`builder.data_path`)."""
-    return tfds.builder_from_directory(path)
+    """The builder of a prepared dataset from its directory (`builder.data_path`).
+
+    Raises:
+      MissingFileError: the directory or one of its files is not there.
+      InputError: a file of the dataset is damaged; names it.
+    """
+    path = Path(path)
+    check_descriptions(path)
+    try:
+        builder = tfds.builder_from_directory(path)
+    # The files are well-formed, but TFDS fails on some values, by errors of many kinds.
+    except Exception as error:
+        raise InputError(
+            f"The dataset in {path} cannot be opened: {error}. Remove the directory and prepare "
+            "the dataset again."
+        ) from error
+    check_records(builder)
+    return builder

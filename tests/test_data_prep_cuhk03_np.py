@@ -4,10 +4,12 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 
 import data_prep
 from data_prep.cuhk03_np.cuhk03_np_dataset_builder import Builder
+from data_prep.errors import InputError
 from tests.tiny_trees import market_labels, prepare_partial, read_labels, write_market
 
 # Protocol: name (pair of cameras, person, view, image) -> identity, and the splits, 1-based.
@@ -60,17 +62,15 @@ def write_images_mat(path, variants):
                 pairs[0, pair - 1] = cells.ref
 
 
-def write_protocol(path, names=tuple(FILELIST)):
+def write_protocol(path, names=tuple(FILELIST), **changes):
     cells = np.empty((len(names), 1), object)
     cells[:, 0] = names
-    scipy.io.savemat(
-        path,
-        {
-            "filelist": cells,
-            "labels": np.array([list(FILELIST.values())]).T,
-            **{f"{split}_idx": np.array([idx]).T for split, idx in SPLITS.items()},
-        },
-    )
+    arrays = {
+        "filelist": cells,
+        "labels": np.array([list(FILELIST.values())]).T,
+        **{f"{split}_idx": np.array([idx]).T for split, idx in SPLITS.items()},
+    }
+    scipy.io.savemat(path, arrays | changes, do_compression=True)
 
 
 def protocol_name(variant):
@@ -112,6 +112,128 @@ def test_matlab_refuses_another_file_as_protocol(tmp_path):
     write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
     scipy.io.savemat(tmp_path / protocol_name("detected"), {"labels": [1]})
     with pytest.raises(ValueError, match="no filelist, train_idx, query_idx, gallery_idx in it"):
+        prepare_partial("cuhk03_np/detected", tmp_path, tmp_path / "tfds")
+
+
+LIST = list(FILELIST.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "labels: NaN": ("labels", [*LIST[:5], np.nan]),
+        "labels: infinity": ("labels", [*LIST[:5], np.inf]),
+        "labels: fraction": ("labels", [*LIST[:5], 1.5]),
+        "labels: too large": ("labels", [*LIST[:5], 1e20]),
+        "labels: negative": ("labels", [*LIST[:5], -1]),
+        "labels: complex": ("labels", np.array(LIST) + 1j),
+        "labels: text": ("labels", "abcdef"),
+        "labels: cells": ("labels", np.array([*LIST[:5], "six"], object)),
+        "labels: sparse": ("labels", scipy.sparse.csc_array(np.array([LIST], float))),
+        "labels: struct": ("labels", {"a": 1}),
+        "labels: too few": ("labels", LIST[:5]),
+        "labels: bomb": ("labels", np.zeros((2000, 1000), np.uint8)),
+        "index: NaN": ("query_idx", [np.nan]),
+        "index: zero": ("train_idx", [0]),
+        "index: text": ("gallery_idx", "3"),
+        "filelist: numbers": ("filelist", np.arange(6)),
+        "filelist: text": ("filelist", "1_001_1_01.png"),
+        "filelist: cells of numbers": ("filelist", np.array([1, 2, 3, 4, 5, "x"], object)),
+        "filelist: an empty cell": ("filelist", np.array(["x"] * 5 + [np.zeros(0)], object)),
+        "filelist: sparse": ("filelist", scipy.sparse.csc_array(np.eye(3))),
+        "filelist: struct": ("filelist", {"a": 1}),
+    }.values(),
+)
+def test_matlab_refuses_other_values_in_the_protocol(tmp_path, name, values):
+    write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
+    protocol = tmp_path / protocol_name("detected")
+    write_protocol(protocol, **{name: values})
+    with pytest.raises(InputError, match=f"{protocol}.*{name}"):
+        prepare_partial("cuhk03_np/detected", tmp_path, tmp_path / "tfds")
+
+
+def damage_protocol(path, how):
+    if how == "HDF5":
+        path.unlink()
+        with h5py.File(path, "w") as file:
+            file["labels"] = LIST
+        return
+    content = path.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "text": b"these are not arrays" * 20,
+        "zeros": bytes(len(content)),
+        "flipped": content[:140] + bytes(byte ^ 255 for byte in content[140:200]) + content[200:],
+        "large": content + bytes(2**23),
+    }
+    path.write_bytes(damaged[how])
+
+
+@pytest.mark.parametrize("how", ["HDF5", "empty", "cut", "text", "zeros", "flipped", "large"])
+def test_matlab_refuses_a_damaged_protocol(tmp_path, how):
+    write_images_mat(tmp_path / "cuhk-03.mat", ["detected"])
+    protocol = tmp_path / protocol_name("detected")
+    write_protocol(protocol)
+    damage_protocol(protocol, how)
+    with pytest.raises(InputError, match=str(protocol)):
+        prepare_partial("cuhk03_np/detected", tmp_path, tmp_path / "tfds")
+
+
+def damage_images(path, how):
+    if how in ("not HDF5", "cut"):
+        path.write_bytes(b"MATLAB 5.0 MAT-file" if how == "not HDF5" else path.read_bytes()[:900])
+        return
+    (path.parent / "secret").write_bytes(b"secret" * 100)
+    with h5py.File(path, "r+") as file:
+        place = file[file["detected"][0, 0]]
+        if how == "group":
+            del file["detected"]
+            file.create_group("detected")
+        elif how == "numbers":
+            del file["detected"]
+            file["detected"] = np.zeros((1, 5))
+        elif how == "scalar":
+            del file["detected"]
+            file["detected"] = 3
+        elif how == "null references":
+            place[...] = np.full(place.shape, h5py.Reference(), h5py.ref_dtype)
+        elif how == "cell is a group":
+            place[0, 0] = file["#refs#"].ref
+        elif how == "too large":
+            shape = (3, 2**20, 2**20)
+            file.create_dataset("large", shape, np.uint8, chunks=(1, 64, 64))
+            place[0, 0] = file["large"].ref
+        elif how == "no pixels":
+            file.create_dataset("none", (3, 0, 5), np.uint8)
+            place[0, 0] = file["none"].ref
+        elif how == "external":
+            outside = [(str(path.parent / "secret"), 0, 300)]
+            file.create_dataset("outside", (3, 10, 10), np.uint8, external=outside)
+            place[0, 0] = file["outside"].ref
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((3, 10, 10), np.uint8)
+            layout[...] = h5py.VirtualSource("other.h5", "data", (3, 10, 10))
+            file.create_virtual_dataset("virtual", layout)
+            place[0, 0] = file["virtual"].ref
+        elif how == "link":
+            del file["detected"]
+            file["detected"] = h5py.ExternalLink("other.h5", "data")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "not HDF5", "cut", "group", "numbers", "scalar", "null references", "cell is a group",
+        "too large", "no pixels", "external", "virtual", "link",
+    ],
+)  # fmt: skip
+def test_matlab_refuses_damaged_images_and_values_in_other_files(tmp_path, how):
+    path = tmp_path / "cuhk-03.mat"
+    write_images_mat(path, ["detected"])
+    write_protocol(tmp_path / protocol_name("detected"))
+    damage_images(path, how)
+    with pytest.raises(InputError, match=str(path)):
         prepare_partial("cuhk03_np/detected", tmp_path, tmp_path / "tfds")
 
 

@@ -1,64 +1,47 @@
-"""Locks that name their holder and end with it."""
-
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from data_prep.errors import WriteError
-from data_prep.files import held
+from data_prep.errors import InputError, MissingFileError
+from data_prep.files import check_file, read_file
 
 
-def test_held_refuses_a_second_holder_and_names_the_first(tmp_path):
-    path = tmp_path / "new" / ".lock"
-    with held(path):
-        with (
-            pytest.raises(WriteError, match=rf"{path.parent} .*process {os.getpid()} on .*\. Wait"),
-            held(path, "Wait."),
-        ):
-            pytest.fail("locked twice")
-        assert path.exists()  # The refused one has not removed it.
-    assert list(path.parent.iterdir()) == []
-    with held(path):
-        pass
+def test_read_file_gives_the_content_of_a_file_or_a_link_to_it(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read_file(tmp_path / "file", 7) == read_file(tmp_path / "link", 7) == b"content"
+    assert check_file(tmp_path / "link") == 7
+    (tmp_path / "empty").touch()
+    assert read_file(tmp_path / "empty", 0) == b""
 
 
-def test_held_is_released_by_an_error(tmp_path):
-    with pytest.raises(KeyError), held(tmp_path / ".lock"):
-        raise KeyError
-    with held(tmp_path / ".lock"):
-        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+def make(path, kind):
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link to a fifo":
+        os.mkfifo(path.with_name("fifo"))
+        path.symlink_to("fifo")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    elif kind == "large":
+        path.touch()
+        os.truncate(path, 2**40)
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
 
 
-def test_held_is_released_by_the_death_of_its_holder(tmp_path):
-    path = tmp_path / ".lock"
-    program = (
-        "import sys; from pathlib import Path; from data_prep.files import held\n"
-        "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    with holder:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(WriteError, match=f"process {holder.pid} on "), held(path):
-            pytest.fail("locked twice")
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-        with held(path):
-            assert path.read_text().startswith(f"process {os.getpid()} on ")
+KINDS = ["fifo", "link to a fifo", "device", "directory", "loop", "large", "dangling", "missing"]
 
 
-def test_held_directory_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with (
-        pytest.raises(WriteError, match=r"file/run .*Not a directory"),
-        held(tmp_path / "file" / "run" / ".lock"),
-    ):
-        pytest.fail("locked")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("read", [read_file, check_file])
+def test_read_file_refuses_what_is_not_a_bounded_file(tmp_path, kind, read):
+    path = tmp_path / "it"
+    make(path, kind)
+    expected = MissingFileError if kind in ("dangling", "missing") else InputError
+    with pytest.raises(expected, match=str(path)):
+        read(path, 2**20)

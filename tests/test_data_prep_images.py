@@ -1,4 +1,5 @@
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -52,6 +53,20 @@ def test_image_problem_refuses_headers_of_huge_images(tmp_path, side):
     encoded[18:26] = side.to_bytes(4, "little") * 2
     (tmp_path / "a.bmp").write_bytes(encoded)
     assert "DecompressionBomb" in image_problem(tmp_path / "a.bmp")
+
+
+def test_image_problem_refuses_pipes_devices_and_huge_files(tmp_path):
+    # Reading any of them would never end, or fill the memory.
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "huge.jpg").touch()
+    os.truncate(tmp_path / "huge.jpg", 2**40)
+    problems = dict(bad_images(sorted(tmp_path.iterdir()), "checking"))
+    assert {path.name: str(path) in problem for path, problem in problems.items()} == dict.fromkeys(
+        ("huge.jpg", "loop.jpg", "pipe.jpg", "zero.jpg"), True
+    )
+    assert f"{2**40:,}" in problems[tmp_path / "huge.jpg"]
 
 
 def test_bad_images_finds_the_same_in_several_processes(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 
+from data_prep.errors import InputError
 from data_prep.msmt17.msmt17_dataset_builder import Builder
 from tests.tiny_trees import prepare_partial, read_labels, write_images
 
@@ -69,6 +70,27 @@ def test_msmt17_names_all_bad_lines_and_missing_images(tmp_path):
         "list_gallery.txt, line 7: bad identity or camera",
     ):
         assert wanted in str(error.value)
+
+
+def test_msmt17_refuses_names_that_leave_the_root_and_numbers_that_do_not_fit(tmp_path):
+    root = write_msmt17(tmp_path / "MSMT17")
+    write_images(tmp_path, ["secret_000_04_0.jpg"])
+    names = [
+        "../../secret_000_04_0.jpg 1",
+        f"{tmp_path}/secret_000_04_0.jpg 1",
+        "a/../../../secret_000_04_0.jpg 1",
+        "0000/a\0b_000_04_0.jpg 1",
+        f"0000/0000_002_07_0113noon_0007_0.jpg {10**20}",
+        f"0000/0000_002_{10**20}_0113noon_0007_0.jpg 1",
+        f"0000/0000_002_07_0113noon_0007_0.jpg {'9' * 5000}",
+    ]
+    with open(root / "list_gallery.txt", "ab") as file:
+        file.write(("\n".join(names) + "\n").encode() + b"0000/\xff_002_07_0.jpg 1\n")
+    with pytest.raises(InputError, match="9 bad files") as error:
+        prepare_partial("msmt17/train", root, tmp_path / "tfds")
+    for line in range(4, 4 + len(names)):
+        assert f"list_gallery.txt, line {line}: " in str(error.value), line
+    assert "its name is not UTF-8" in str(error.value)
 
 
 @pytest.mark.parametrize(("config", "train"), [("train", 30_248), ("trainval", 32_621)])

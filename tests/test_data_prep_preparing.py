@@ -1,3 +1,6 @@
+import io
+import json
+import os
 import re
 import signal
 import subprocess
@@ -6,13 +9,16 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.scripts.cli import build, cli_utils
 
 import data_prep
 from data_prep.command import main, prepare_main
-from data_prep.errors import InputError
+from data_prep.errors import ExpectedError, InputError, MissingFileError
 from data_prep.listing import Count, Counts
 from data_prep.market1501.market1501_dataset_builder import Builder
+from data_prep.synthetic import contact_sheet
+from tests.full_disk import full_disk
 from tests.tiny_trees import (
     MARKET,
     SecondReading,
@@ -270,6 +276,110 @@ def test_killed_preparation_is_cleaned_up_by_the_next(source, data_dir, capsys):
     assert "left by an interrupted preparation" in capsys.readouterr().err
 
 
+def prepared_files(data_dir):
+    return sorted(path.name for path in (data_dir / "market1501" / "1.0.0").iterdir())
+
+
+JSON_FILES = ["dataset_info.json", "features.json", "metadata.json"]
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_damaged_description_of_a_dataset_is_named(source, data_dir, name):
+    directory = prepare_partial("market1501", source, data_dir).data_path
+    path = Path(directory) / name
+    whole = path.read_bytes()
+    for damaged in (
+        b"",
+        whole[: len(whole) // 2],
+        b"[]",
+        b"{}",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        whole.replace(b"[", b"{").replace(b"]", b"}"),
+    ):
+        if damaged == whole:
+            continue
+        path.write_bytes(damaged)
+        for open_dataset in (
+            lambda: prepare_partial("market1501", source, data_dir),
+            lambda: data_prep.find_prepared("market1501", data_dir),
+            lambda: data_prep.open_prepared(directory),
+        ):
+            with pytest.raises(InputError, match=str(path)):
+                open_dataset()
+    path.write_bytes(whole)
+    assert read_labels(data_prep.open_prepared(directory)) == market_labels()
+
+
+def test_features_of_other_classes_are_refused_before_their_module_is_imported(source, data_dir):
+    path = prepare_partial("market1501", source, data_dir).data_path / "features.json"
+    text = path.read_text()
+    path.write_text(text.replace("tensorflow_datasets.core.features.text_feature", "antigravity"))
+    with pytest.raises(InputError, match=str(path)):
+        data_prep.open_prepared(path.parent)
+    assert "antigravity" not in sys.modules
+
+
+def test_damaged_records_are_named(source, data_dir):
+    directory = Path(prepare_partial("market1501", source, data_dir).data_path)
+    (path,) = directory.glob("*-train.array_record-*")
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    for position in range(len(whole) // 8, len(whole) - len(whole) // 8, 97):
+        flipped[position] ^= 16
+    damages = [b"", whole[: len(whole) // 2], whole[:-1], bytes(len(whole)), bytes(flipped)]
+    for number, damaged in enumerate(damages):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=re.escape(str(directory))) as error:
+            list(data_prep.read_records(data_prep.open_prepared(directory), "train"))
+        assert "market1501-train.array_record-" in str(error.value), number
+    path.unlink()
+    with pytest.raises(MissingFileError, match=str(path)):
+        data_prep.open_prepared(directory)
+
+
+def test_records_of_another_number_are_refused(source, data_dir):
+    path = prepare_partial("market1501", source, data_dir).data_path / "dataset_info.json"
+    info = json.loads(path.read_text())
+    train = next(split for split in info["splits"] if split["name"] == "train")
+    for lengths in (["3"], ["5"], ["4", "4"]):
+        train["shardLengths"] = lengths
+        path.write_text(json.dumps(info))
+        with pytest.raises(ExpectedError, match=str(path.parent)):
+            data_prep.open_prepared(path.parent)
+
+
+def test_links_out_of_the_root_are_refused(source, data_dir, tmp_path):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(image_bytes(0))
+    inside = source / "query" / "0001_c2s1_000001_00.jpg"
+    inside.symlink_to("0001_c1s1_001051_00.jpg")
+    # The root itself may be a link.
+    (tmp_path / "link").symlink_to(source, target_is_directory=True)
+    prepare_partial("market1501", tmp_path / "link", data_dir / "first")
+    outside = source / "query" / "0001_c3s1_000001_00.jpg"
+    outside.symlink_to(secret)
+    (source / "query").rename(tmp_path / "query")
+    (source / "query").symlink_to(tmp_path / "query", target_is_directory=True)
+    with pytest.raises(InputError, match="4 bad files") as error:
+        prepare_partial("market1501", source, data_dir / "second")
+    for path in (inside, outside, source / "query" / "0001_c1s1_001051_00.jpg"):
+        assert f"{path}: leads to " in str(error.value)
+
+
+def test_loops_pipes_and_devices_are_named(source, data_dir):
+    query = source / "query"
+    names = [f"0001_c{camera}s1_000001_00.jpg" for camera in (1, 2, 3)]
+    (query / names[0]).symlink_to(names[0])
+    os.mkfifo(query / names[1])
+    (query / names[2]).symlink_to("/dev/zero")
+    (query / "loop").symlink_to("loop")
+    with pytest.raises(InputError) as error:
+        prepare_partial("market1501", source, data_dir)
+    assert all(f"{query / name}: " in str(error.value) for name in names)
+
+
 def test_incomplete_directory_of_the_final_name_is_refused(source, data_dir):
     (data_dir / "market1501" / "1.0.0").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"1\.0\.0 exists but is not a complete dataset"):
@@ -404,6 +514,31 @@ def test_command_prints_expected_errors_only(source, data_dir, monkeypatch, caps
         interrupt_writing(patch, lambda: [].pop())  # a bug
         with pytest.raises(IndexError):
             prepare_main("market1501", arguments)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000, 4096, 16_384])
+def test_command_names_the_dataset_that_a_full_disk_has_no_room_for(source, data_dir, size):
+    arguments = ["--source", str(source), "--data-dir", str(data_dir), "--allow-partial"]
+    directory = data_dir / "market1501" / "1.0.0"
+    with full_disk(size), pytest.raises(SystemExit, match=f"{directory} .*too large"):
+        prepare_main("market1501", arguments)
+    assert prepared_directories(data_dir) == []
+    prepare_main("market1501", arguments)
+    assert read_labels(data_prep.open_prepared(directory)) == market_labels()
+
+
+def test_other_commands_name_the_file_that_a_full_disk_has_no_room_for(
+    data_dir, tmp_path, monkeypatch
+):
+    with full_disk(1000), pytest.raises(SystemExit, match=f"{data_dir}.*too large"):
+        prepare_main("synthetic", ["--config", "tiny", "--data-dir", str(data_dir)])
+    assert not list(data_dir.glob("synthetic_images/*"))
+    noise = Image.open(io.BytesIO(image_bytes(0)))
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda *_: noise)
+    monkeypatch.setattr(sys, "argv", ["contact_sheet", str(tmp_path / "sheet.png")])
+    with full_disk(1000), pytest.raises(SystemExit, match=f"{tmp_path / 'sheet.png'}: .*too large"):
+        contact_sheet.main()
+    assert not list(tmp_path.glob("*sheet.png*"))
 
 
 def test_command_interrupted_exits_with_130(source, data_dir, monkeypatch, capsys):

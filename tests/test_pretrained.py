@@ -1,5 +1,8 @@
 """Backbones in torchvision's names: loaded into every branch, saved, and errors of wrong files."""
 
+import json
+import os
+import struct
 import sys
 import warnings
 from dataclasses import replace
@@ -135,6 +138,90 @@ def test_all_mismatches_are_reported_together(variables, write):
         "not finite: layer1.0.bn1.bias.",
     ):
         assert part in str(error.value)
+
+
+def test_values_that_a_network_cannot_have_are_refused(variables, write):
+    arrays = seeded.resnet_arrays()
+    largest = np.finfo(np.float32).max
+    harm = [
+        ("too large for float32", "layer1.0.bn1.bias", np.float64, 1e300),
+        ("too large for float32", "layer1.0.bn1.bias", np.float64, -2 * float(largest)),
+        ("not finite", "conv1.weight", np.float64, np.inf),
+        ("variances below 0", "bn1.running_var", np.float32, -1e-6),
+        ("I8", "conv1.weight", np.int8, 1),
+        ("I64", "bn1.weight", np.int64, 1),
+        ("BOOL", "bn1.weight", bool, 1),
+        ("C64", "layer2.0.conv1.weight", np.complex64, 1),
+    ]
+    for number, (part, name, dtype, value) in enumerate(harm):
+        changed = arrays[name].astype(dtype)
+        changed.flat[-1] = value
+        with pytest.raises(InputError, match=f"{part}.*{name}|{name}.*{part}"):
+            load_backbone(
+                write(arrays | {name: changed}, f"{number}.safetensors"), variables, CONFIG
+            )
+
+
+def test_float64_files_become_float32(variables, write):
+    arrays = seeded.resnet_arrays()
+    wide = {name: value.astype(np.float64) for name, value in arrays.items()}
+    wide["bn1.running_var"][0] = np.float64(np.finfo(np.float32).max)
+    expected = load_backbone(write(arrays), variables, CONFIG)
+    loaded = load_backbone(write(wide, "wide.safetensors"), variables, CONFIG)
+    assert loaded["batch_stats"]["backbone"]["stem"]["bn"]["var"][0] == wide["bn1.running_var"][0]
+    assert_trees_close(loaded["params"], expected["params"])
+
+
+def test_types_that_numpy_lacks_are_refused_with_the_name_of_the_array(variables, tmp_path):
+    header = {"conv1.weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    encoded = json.dumps(header).encode()
+    file = tmp_path / "half.safetensors"
+    file.write_bytes(struct.pack("<Q", len(encoded)) + encoded + bytes(4))
+    with pytest.raises(InputError, match=r"half\.safetensors .*conv1\.weight \(BF16\)"):
+        load_backbone(file, variables, CONFIG)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_pipes_devices_and_huge_files_are_refused(variables, tmp_path, suffix):
+    pipe, device, huge = (tmp_path / f"{name}{suffix}" for name in ("pipe", "device", "huge"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    huge.touch()
+    os.truncate(huge, 2**40)
+    for path in (pipe, device, huge):
+        with pytest.raises(InputError, match=str(path)):
+            load_backbone(path, variables, CONFIG)
+
+
+def test_torch_files_equal_safetensors_files(variables, write, tmp_path):
+    torch = pytest.importorskip("torch", reason="reads a .pth file")
+    arrays = seeded.resnet_arrays()
+    expected = load_backbone(write(arrays), variables, CONFIG)
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    tensors["conv1.weight"] = torch.nn.Parameter(tensors["conv1.weight"])
+    tensors["bn1.num_batches_tracked"] = torch.tensor(7)
+    torch.save(tensors, tmp_path / "resnet.pth")
+    assert_trees_close(load_backbone(tmp_path / "resnet.pth", variables, CONFIG), expected)
+
+
+def test_torch_files_of_other_tensors_are_refused(variables, tmp_path):
+    torch = pytest.importorskip("torch", reason="reads a .pth file")
+    arrays = {name: torch.from_numpy(value) for name, value in seeded.resnet_arrays().items()}
+    name = "layer1.0.bn1.bias"
+    changes = {
+        "sparse": {name: arrays[name].to_sparse()},
+        "meta": {name: arrays[name].to("meta")},
+        "integer": {name: arrays[name].int()},
+        "complex": {name: arrays[name].to(torch.complex64)},
+        "large": {name: arrays[name].double() + 1e300},
+        "keys": {7: arrays[name]},
+        "text": {name: "text"},
+    }
+    for kind, change in changes.items():
+        torch.save(arrays | change, tmp_path / f"{kind}.pth")
+        expected = rf"{kind}\.pth" if kind in ("keys", "text") else rf"{kind}\.pth.*{name}"
+        with pytest.raises(InputError, match=expected):
+            load_backbone(tmp_path / f"{kind}.pth", variables, CONFIG)
 
 
 def test_a_part_of_layer4_is_an_error(variables, write):

@@ -98,8 +98,8 @@ def pixels_file(builder):
 
 def test_decode_split_holds_every_image_with_its_labels(builder):
     split = decode_split(builder, "train", SIZE)
-    assert isinstance(split.images, np.memmap)
-    assert not split.images.flags.writeable
+    assert not split.images[:2].flags.writeable
+    assert (split.images.shape, split.images.dtype) == ((9, 24, 8, 3), np.uint8)
     np.testing.assert_array_equal(split.images, [encoded(i)[1] for i in range(9)])
     assert split.pids.tolist() == [7, 2, 1500] * 3
     assert split.camids.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
@@ -168,16 +168,15 @@ def test_decode_split_replaces_the_store_of_a_dataset_that_was_prepared_again(bu
 
 def test_decode_split_replaces_a_store_of_another_decoding(builder, capsys):
     split = decode_split(builder, "train", SIZE)
-    path, pixels = pixels_file(builder), split.images.tobytes()
+    path, pixels = pixels_file(builder), np.array(split.images).tobytes()
     key = json.loads(path.read_bytes()[len(pixels) : -48])["key"]
     assert key["decoding"] == DECODING
     path.write_bytes(pixels[::-1])
-    append_index(
-        path, {**key, "decoding": "another"}, list(map(Label, range(9), range(9), "a" * 9))
-    )
+    labels = list(map(Label, range(9), range(9), "a" * 9))
+    append_index(path, {**key, "decoding": "another"}, labels, [0] * 9)
     with pytest.raises(InputError, match="decoding"):
         open_split(path, key)
-    assert decode_split(builder, "train", SIZE).images.tobytes() == pixels
+    assert np.array(decode_split(builder, "train", SIZE).images).tobytes() == pixels
     assert "decoding changed" in capsys.readouterr().err
 
 
@@ -226,6 +225,75 @@ def test_open_split_detects_any_damage_to_index_or_trailer(builder):
         path.write_bytes(content)
         with pytest.raises(InputError, match="is damaged"):
             open_split(path)
+
+
+def read_image_four(split, how):
+    if how == "batch":
+        return split.batch(np.array([[1, 2], [4, 0]]))
+    if how == "one":
+        return split.images[4]
+    if how == "slice":
+        return split.images[3:6]
+    if how == "part":
+        return split.images[:, ::2]
+    return np.asarray(split.images)
+
+
+@pytest.mark.parametrize("how", ["batch", "one", "slice", "part", "all"])
+@pytest.mark.parametrize("harm", ["bit", "zeros"])
+def test_split_never_gives_damaged_pixels(builder, how, harm):
+    whole = np.array(decode_split(builder, "train", SIZE).images)
+    path = pixels_file(builder)
+    content = bytearray(path.read_bytes())
+    if harm == "bit":
+        content[4 * whole[0].nbytes + 17] ^= 4
+    else:
+        content[4 * whole[0].nbytes : 5 * whole[0].nbytes] = bytes(whole[0].nbytes)
+    path.write_bytes(content)
+    # Other images can still be read, also repeatedly.
+    split = decode_split(builder, "train", SIZE)
+    for _ in range(2):
+        np.testing.assert_array_equal(split.batch(np.array([0, 8, 0])), whole[[0, 8, 0]])
+        np.testing.assert_array_equal(split.images[5:], whole[5:])
+        with pytest.raises(InputError, match=rf"(?s){path} .*image 4.*Delete the file"):
+            read_image_four(split, how)
+    path.unlink()
+    np.testing.assert_array_equal(decode_split(builder, "train", SIZE).images, whole)
+
+
+def test_split_finds_damage_in_every_image(builder):
+    decode_split(builder, "train", SIZE)
+    path = pixels_file(builder)
+    whole = path.read_bytes()
+    size = 24 * 8 * 3
+    for position in range(0, 9 * size, 53):
+        content = bytearray(whole)
+        content[position] ^= 1 << (position % 8)
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"image {position // size}"):
+            open_split(path).batch(np.arange(9))
+
+
+def test_split_checks_an_image_only_when_it_is_first_read(builder):
+    split = decode_split(builder, "train", SIZE)
+    first = split.batch(np.array([4]))
+    with open(pixels_file(builder), "r+b") as file:
+        file.seek(4 * first.nbytes)
+        file.write(b"changed")
+    assert split.batch(np.array([4]))[0, 0, 0].tobytes() == b"cha"
+
+
+def test_decode_split_replaces_a_store_without_checksums(builder, capsys):
+    images = np.array(decode_split(builder, "train", SIZE).images)
+    path = pixels_file(builder)
+    content = bytearray(path.read_bytes())
+    content[-48:-40] = b"rmgl-1\r\n"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no checksums"):
+        open_split(path)
+    np.testing.assert_array_equal(decode_split(builder, "train", SIZE).images, images)
+    assert "no checksums" in capsys.readouterr().err
+    assert open_split(path).names
 
 
 def test_decode_split_names_all_bad_images_and_leaves_nothing(builder):
@@ -438,6 +506,24 @@ def test_decode_sets_photographs_upright_and_reads_every_mode():
         file = io.BytesIO()
         image.convert(mode).save(file, "PNG")
         np.testing.assert_array_equal(decode(file.getvalue(), (20, 10)), pixels)
+
+
+def sixteen_bits(pixels, **save):
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint16)).save(file, "PNG", **save)
+    return file.getvalue()
+
+
+def test_decode_keeps_the_tones_of_16_bit_gray():
+    gray = np.arange(256, dtype=np.uint16).reshape(32, 8)
+    expected = np.repeat(gray.astype(np.uint8)[..., None], 3, axis=-1)
+    # Both ways to widen 8 bits to 16, and what lies between two tones.
+    for wide in (gray * 257, gray << 8, (gray << 8) + 255):
+        np.testing.assert_array_equal(decode(sixteen_bits(wide), (32, 8)), expected)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    turned = decode(sixteen_bits(gray * 257, exif=exif), (32, 8))
+    np.testing.assert_array_equal(turned, expected[::-1, ::-1])
 
 
 def test_decode_of_the_same_size_changes_nothing():

@@ -1,3 +1,5 @@
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -164,6 +166,19 @@ def test_ended_render_leaves_no_directory_of_the_final_name(tmp_path, sent):
     else:
         # What is left is not taken for the benchmark, nor does it prevent the next run.
         assert [name.startswith(".out.partial-") for name in left] == [True]
+        # The next run removes it, but not that of a process that lives.
+        living = tmp_path / ".out.partial-living"
+        living.mkdir()
+        descriptor = os.open(living, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        (tmp_path / ".out.partial-file").touch()
+        render.render(tmp_path / "out", "tiny", processes=1)
+        os.close(descriptor)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            ".out.partial-file",
+            ".out.partial-living",
+            "out",
+        ]
 
 
 def test_rendering_imports_neither_jax_nor_tensorflow():

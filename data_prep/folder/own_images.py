@@ -73,7 +73,7 @@ def _folders_in(directory: Path) -> list[str]:
     return sorted(
         entry.name
         for entry in os.scandir(directory)
-        if entry.is_dir() and not entry.name.startswith(".")
+        if os.path.isdir(entry.path) and not entry.name.startswith(".")
     )
 
 

@@ -1,14 +1,17 @@
 """Builder of MSMT17, versions 1 and 2 (which blurs faces)."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
 
 from data_prep.building import ReidBuilder
 from data_prep.errors import MissingFileError
-from data_prep.listing import Count, Counts, Item, Listing
+from data_prep.files import read_file
+from data_prep.listing import LARGEST_NUMBER, Count, Counts, Item, Listing
 
 LISTS = {"train": ("train", "val"), "query": ("query",), "gallery": ("gallery",)}
+LARGEST_LIST = 2**27
+"""The most bytes of a list file; the longest published one has less than 2**23."""
 FOLDERS = ({"train": "train", "test": "test"}, {"train": "mask_train_v2", "test": "mask_test_v2"})
 
 
@@ -89,10 +92,13 @@ def read_list(path: Path, folder: Path, listing: Listing) -> list[Item]:
     """Reads a list file, with lines such as `0000/0000_045_12_0303morning_0006_2.jpg 0`.
 
     The identity is the number at the end of the line. The camera is the third field of the base
-    name and counts from 1. A line of another form is added to the problems of the listing.
+    name and counts from 1. A line of another form, and a name that leaves the folder, is added to
+    the problems of the listing.
     """
     items: list[Item] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    # Names are bytes; those that are not UTF-8 are reported later.
+    text = read_file(path, LARGEST_LIST).decode("utf-8", "surrogateescape")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -102,8 +108,11 @@ def read_list(path: Path, folder: Path, listing: Listing) -> list[Item]:
         except (ValueError, IndexError):
             listing.problems.append(f"{path}, line {number}: not a name and an identity: {line!r}")
             continue
-        if item.pid < 0 or item.camid < 0:
+        if not (0 <= item.pid <= LARGEST_NUMBER and 0 <= item.camid <= LARGEST_NUMBER):
             listing.problems.append(f"{path}, line {number}: bad identity or camera: {line!r}")
+            continue
+        if ".." in PurePosixPath(name).parts or name.startswith("/") or "\0" in name:
+            listing.problems.append(f"{path}, line {number}: leaves the folder: {line!r}")
             continue
         items.append(item)
     return items

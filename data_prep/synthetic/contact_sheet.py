@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.command import report_errors
 from data_prep.files import replacing
 from data_prep.synthetic.camera import CAMERAS
 from data_prep.synthetic.layout import Shot
@@ -40,11 +41,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the benchmark")
     parser.add_argument("--first-pid", type=int, default=1, help="identity of the first column")
     arguments = parser.parse_args()
-    sheet = contact_sheet(arguments.first_pid, arguments.seed)
-    # 256 colors: a third of the size, with hardly a visible difference.
-    sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
-    with replacing(arguments.out.expanduser()) as unfinished:
-        sheet.save(unfinished, format="PNG", optimize=True)
+    with report_errors("contact sheet"):
+        sheet = contact_sheet(arguments.first_pid, arguments.seed)
+        # 256 colors: a third of the size, with hardly a visible difference.
+        sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
+        with replacing(arguments.out.expanduser()) as unfinished:
+            sheet.save(unfinished, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ Every image is a pure function of (seed, pid, camera, index): it does not depend
 processes, nor on the other images.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -66,9 +68,7 @@ def render(out: Path, preset: str, seed: int = 0, processes: int | None = None) 
         raise InputError(f"processes must be at least 1, got {processes}.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} exists already: delete it, or render to another directory.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial_out = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
+    with _partial_directory(out) as partial_out:
         for folder in FOLDERS:
             (partial_out / folder).mkdir()
         write = partial(write_images, partial_out, seed)
@@ -76,10 +76,44 @@ def render(out: Path, preset: str, seed: int = 0, processes: int | None = None) 
             pass
         partial_out.chmod(0o755)  # mkdtemp's directory is for its owner alone
         os.replace(partial_out, out)
-    except BaseException:
-        shutil.rmtree(partial_out, ignore_errors=True)
-        raise
     return out
+
+
+@contextmanager
+def _partial_directory(out: Path) -> Iterator[Path]:
+    """Makes a directory next to `out`, and removes it if it is still there after the block.
+
+    Directories that killed renders of `out` left behind are removed first. A directory is locked
+    while its process lives.
+    """
+    prefix = f".{out.name}.partial-"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in out.parent.iterdir():
+        if leftover.name.startswith(prefix) and (lock := _lock(leftover)) is not None:
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+    lock = None
+    while lock is None:
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+        lock = _lock(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """Locks a directory; None if a living process has locked it, or it is gone."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have removed it before the lock.
+            if directory.exists():
+                return descriptor
+        os.close(descriptor)
+    return None
 
 
 def render_image(seed: int, shot: Shot) -> Image:

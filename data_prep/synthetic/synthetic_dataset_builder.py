@@ -39,7 +39,7 @@ class Builder(ReidBuilder):
             if not root.is_dir():
                 note(f"synthetic: rendering {self.builder_config.name} to {root}")
                 render(root, self.builder_config.name)
-        return self.list_images(root)
+        return self.list_root(root)
 
     def _rendered(self) -> Path:
         # With the version in the path, images of an older renderer are not used.

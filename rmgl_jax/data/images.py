@@ -1,12 +1,11 @@
 """Decodes images and resizes them to the network's input size."""
 
-import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from data_prep.images import FORMATS
+from data_prep.images import open_image, to_rgb
 
 DECODING = "pillow-bicubic-1"
 """Version of `to_pixels`; change both together, so that stores of other pixels are not reused."""
@@ -33,17 +32,11 @@ def decode(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
             return to_pixels(image, size)
 
 
-def open_image(encoded: bytes) -> Image.Image:
-    """Opens an image file of one of `FORMATS` without decoding its pixels."""
-    return Image.open(io.BytesIO(encoded), formats=FORMATS)
-
-
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Converts an image to RGB and resizes it to `size` = (height, width), uint8 [H, W, 3].
 
-    The EXIF orientation is applied; gray, palette and transparent images become RGB. The resize is
-    Pillow's bicubic filter with antialiasing.
+    The image is converted by `data_prep.images.to_rgb`. The resize is Pillow's bicubic filter with
+    antialiasing.
     """
     height, width = size
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    return np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(to_rgb(image).resize((width, height), Image.Resampling.BICUBIC))

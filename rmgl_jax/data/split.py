@@ -1,8 +1,8 @@
 """Stores of decoded splits: one file of pixels, which is memory-mapped.
 
 The file holds the pixels, uint8 [M, H, W, 3], then an index (JSON: the key of the decoded data and
-each image's pid, camid and name), then a trailer of fixed length: a magic number and the index's
-length and SHA-256.
+each image's pid, camid, name and checksum), then a trailer of fixed length: a magic number and the
+index's length and SHA-256.
 """
 
 import hashlib
@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.errors import InputError, MissingFileError
+from data_prep.errors import InputError
+from data_prep.files import check_file
+from rmgl_jax.data.pixels import Images, Pixels
 
-_MAGIC = b"rmgl-1\r\n"
+_MAGIC = b"rmgl-2\r\n"
+_WITHOUT_CHECKSUMS = b"rmgl-1\r\n"
 _TRAILER = struct.Struct("<8sQ32s")
 
 
@@ -38,8 +41,8 @@ class Label(NamedTuple):
 class Split:
     """The decoded images of one split, with their labels."""
 
-    images: np.memmap
-    """uint8 [M, H, W, 3], RGB; a read-only memory map of the store."""
+    images: Images
+    """uint8 [M, H, W, 3], RGB; the memory-mapped pixels of a store, or an array."""
     pids: np.ndarray
     """Identities as in the dataset, int32 [M]."""
     camids: np.ndarray | None
@@ -69,12 +72,18 @@ class Split:
         return len(np.unique(self.pids))
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
-        """The images of the given indices, uint8 [B, H, W, 3], in memory."""
-        return np.asarray(self.images)[indices]
+        """The images of the given indices, uint8 [B, H, W, 3], in memory.
+
+        Raises:
+            InputError: If pixels of the store are damaged; see `Pixels`.
+        """
+        return self.images[indices]
 
 
 def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> Split:
     """Opens a store; checks its length, the checksum of its index and, if given, its key.
+
+    The pixels are checked when they are read; see `Pixels`.
 
     Args:
         path: The store file.
@@ -82,7 +91,8 @@ def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> 
 
     Raises:
         MissingFileError: If there is no such file.
-        InputError: If the file is damaged or has another key.
+        InputError: If the file is damaged, has another key, or was written by a version without
+            checksums of the pixels.
     """
     path = Path(path)
     index = _read_index(path)
@@ -92,7 +102,7 @@ def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> 
     key = index["key"]
     camids = np.array(index["camids"], np.int32)
     return Split(
-        images=np.memmap(path, np.uint8, "r", shape=(len(index["pids"]), *key["size"], 3)),
+        images=Pixels(path, (len(index["pids"]), *key["size"], 3), index["checksums"]),
         pids=np.array(index["pids"], np.int32),
         camids=None if (camids < 0).all() else camids,
         names=tuple(index["names"]),
@@ -103,7 +113,9 @@ def open_split(path: str | PathLike[str], key: dict[str, Any] | None = None) -> 
     )
 
 
-def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> None:
+def append_index(
+    path: Path, key: dict[str, Any], labels: Sequence[Label], checksums: Sequence[int]
+) -> None:
     """Appends index and trailer to a file of pixels, and flushes the file to disk.
 
     Args:
@@ -111,6 +123,7 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
         key: Everything that the pixels depend on, with at least `dataset`, `version`, `split` and
             `size`.
         labels: Labels of all images; a camid below 0 means no camera id.
+        checksums: Checksums of all images; see `rmgl_jax.data.pixels.checksum`.
 
     Raises:
         InputError: If a pid or camid is not within 32 bits, or only some images have a camera id.
@@ -132,6 +145,7 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
         "pids": [label.pid for label in labels],
         "camids": [label.camid for label in labels],
         "names": [label.name for label in labels],
+        "checksums": list(checksums),
     }
     encoded = json.dumps(index).encode()
     with open(path, "ab") as file:
@@ -142,8 +156,7 @@ def append_index(path: Path, key: dict[str, Any], labels: Sequence[Label]) -> No
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise MissingFileError(f"There is no store of decoded images at {path}.")
+    check_file(path)
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END)
         before_trailer = length - _TRAILER.size
@@ -152,6 +165,8 @@ def _read_index(path: Path) -> dict[str, Any]:
         magic, index_length, checksum = (
             _TRAILER.unpack(trailer) if before_trailer >= 0 else (b"", 0, b"")
         )
+        if magic == _WITHOUT_CHECKSUMS:
+            raise InputError(f"{path} has no checksums of its pixels: an older version wrote it.")
         if magic != _MAGIC or index_length > before_trailer:
             raise InputError(f"{path} is damaged: it does not end with the trailer of a store.")
         file.seek(before_trailer - index_length)

@@ -17,6 +17,7 @@ from data_prep.files import cache_directory, locked, replacing
 from data_prep.progress import note
 from data_prep.workers import map_chunks
 from rmgl_jax.data.images import DECODING, decode
+from rmgl_jax.data.pixels import checksum
 from rmgl_jax.data.split import Label, Split, append_index, open_split
 
 __all__ = ["Split", "decode_split", "open_split"]
@@ -31,7 +32,8 @@ def decode_split(
 ) -> Split:
     """Opens the store of a decoded split, and makes it first if there is none.
 
-    A store that is damaged or was decoded from other data is reported and replaced. If several
+    A store that is damaged, was decoded from other data or has no checksums of its pixels (older
+    versions) is reported and replaced. Damaged pixels are found when they are read. If several
     processes need the same store, one of them makes it and the others wait. Where the dataset's own
     directory cannot be written, the store is made in the user's cache directory.
 
@@ -117,24 +119,26 @@ def _write(
     path.touch()
     work = partial(_decode_rows, records, tuple(key["size"]), path)
     labels: list[Label] = []
+    checksums: list[int] = []
     problems: list[str] = []
     description = f"{dataset}: decoding {split}"
     for chunk in map_chunks(work, range(len(records)), description, processes):
         labels += chunk[0]
-        problems += chunk[1]
+        checksums += chunk[1]
+        problems += chunk[2]
     if problems:
         raise InputError(
             f"{len(problems)} images of {dataset}'s split {split!r} cannot be decoded:\n"
             + "\n".join(problems)
         )
-    append_index(path, key, labels)
+    append_index(path, key, labels, checksums)
 
 
 def _decode_rows(
     records: Sequence[Record], size: tuple[int, int], path: Path, rows: Sequence[int]
-) -> tuple[list[Label], list[str]]:
-    """Writes the pixels of consecutive rows; returns their labels and the errors."""
-    labels, problems = [], []
+) -> tuple[list[Label], list[int], list[str]]:
+    """Writes the pixels of consecutive rows; returns labels and checksums, and the errors."""
+    labels, checksums, problems = [], [], []
     # A memory map would end the process by a signal on a full disk; a write raises an error.
     with open(path, "r+b") as file:
         file.seek(rows[0] * size[0] * size[1] * 3)
@@ -150,4 +154,5 @@ def _decode_rows(
                 problems.append(f"{label.name}: {type(error).__name__}: {error}")
                 continue
             file.write(pixels.tobytes())
-    return labels, problems
+            checksums.append(checksum(pixels.tobytes()))
+    return labels, checksums, problems

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rmgl_jax.data.pixels import Images
+
 
 def pixel_embedding(
-    images: npt.NDArray[np.uint8], size: tuple[int, int] = (32, 16), center: float = 0.5
+    images: Images, size: tuple[int, int] = (32, 16), center: float = 0.5
 ) -> npt.NDArray[np.float32]:
     """Embeds images as their downscaled pixels, minus the mean, at unit length.
 
@@ -38,7 +40,7 @@ def pixel_embedding(
 
 
 def color_histogram_embedding(
-    images: npt.NDArray[np.uint8],
+    images: Images,
     stripes: int = 6,
     bins: tuple[int, int, int] = (12, 4, 4),
     center: float = 0.5,
@@ -76,7 +78,7 @@ def color_histogram_embedding(
     return _unit_length(np.sqrt(features.reshape(len(images), stripes * count)))
 
 
-def _center(images: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.uint8]:
+def _center(images: Images, share: float) -> npt.NDArray[np.uint8]:
     """Checks images and returns their middle columns, at least one."""
     if images.dtype != np.uint8:
         raise TypeError(f"images must be uint8, got {images.dtype}.")

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.augment import normalize
+from rmgl_jax.data.pixels import Images
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL, Output, feature_layout
 
@@ -60,7 +61,7 @@ def _gather(embeddings: jax.Array, sharding: NamedSharding) -> jax.Array:
 def embed(
     config: ModelConfig,
     variables: Mapping[str, Any],
-    images: np.ndarray,
+    images: Images,
     *,
     batch_size: int = 64,
     flip: bool = True,
@@ -72,7 +73,7 @@ def embed(
     Args:
         config: configuration of the model.
         variables: `params` and `batch_stats` of the model.
-        images: an array or a memory map, such as `Split.images`.
+        images: an array, or `Split.images`.
         batch_size: images embedded at once, see `embed_rows`.
         flip: Average each embedding with that of the mirrored image.
         console: if given and a terminal, shows a progress bar.

@@ -15,6 +15,7 @@ from rich.console import Console
 from data_prep.errors import InputError, MissingFileError
 from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.data.pixels import Images
 from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
@@ -190,7 +191,7 @@ def describe_weights(weights: AnyPath | None) -> str:
 def rank_baselines(query: Split, gallery: Split) -> dict[str, RankMetrics]:
     """Retrieval by raw pixels and by color histograms, without a network."""
     identities = (query.pids, query.camids, gallery.pids, gallery.camids)
-    methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    methods: dict[str, Callable[[Images], np.ndarray]] = {
         "raw pixels": pixel_embedding,
         "color histograms": color_histogram_embedding,
     }

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingFileError
-from data_prep.images import FORMATS
+from data_prep.images import FORMATS, read_image
 from data_prep.workers import cores
 from rmgl_jax.data.images import open_image, to_pixels
 from rmgl_jax.evaluation.embedding import embed_rows
@@ -150,12 +150,14 @@ def _to_pixels(item: ImageLike, index: int, size: tuple[int, int]) -> np.ndarray
             with _LOADING:
                 item.load()
             return to_pixels(item, size)
-        with open_image(Path(item).read_bytes()) as image:
+        with open_image(read_image(Path(item))) as image:
             return to_pixels(image, size)
     except FileNotFoundError as error:
         raise MissingFileError(f"There is no image {name}.") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image: it is none of {', '.join(FORMATS)}.") from error
+    except InputError:
+        raise
     # A decoder fed with noise may raise anything: struct.error, SyntaxError, IndexError ...
     except Exception as error:
         raise InputError(f"{name} is not a readable image: {error}.") from error

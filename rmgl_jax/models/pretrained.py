@@ -10,16 +10,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, MissingPackageError
-from data_prep.files import write_bytes
+from data_prep.files import check_file, write_bytes
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.models.rmgl import stage_name
 from rmgl_jax.stages import residual_stages
 
 Variables = Mapping[str, Any]
+
+LARGEST = 2**33
+"""The most bytes of a weights file."""
+_FLOATS = ("F16", "F32", "F64")
 
 # Torchvision's name of every array, and its path in `variables` (without "backbone", which follows
 # the collection). `block` counts from 0 and `number` from 1; `i` is 1, 2, 3.
@@ -69,17 +73,14 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
 
     Raises:
         MissingFileError: The file does not exist.
-        InputError: The file is of another kind or damaged, or keys are missing, unexpected, of a
-            wrong shape or not finite. The message lists all of them.
+        InputError: The file is of another kind or damaged, or arrays are missing, unexpected, of a
+            wrong shape or type (floating point is expected), not finite as float32, or variances
+            below 0. The message lists all of them.
         MissingPackageError: The file needs PyTorch, which is not installed.
         ValueError: `variables` does not fit `config`.
     """
     path = Path(path).expanduser()
-    arrays = {
-        name: value
-        for name, value in _read(path).items()
-        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-    }
+    arrays = _read(path)
     flat = traverse_util.flatten_dict(dict(variables))
     branches = [weight_map(config, granularity) for granularity in config.granularities]
     _check_variables(flat, branches)
@@ -134,16 +135,36 @@ def save_backbone(
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file, by name."""
-    if not path.is_file():
-        raise MissingFileError(f"There is no weights file {path}.")
+    """The arrays of a file by name, without those that a backbone does not need."""
+    check_file(path, LARGEST)
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"{path} is not a complete safetensors file: {error}.") from error
-    if path.suffix not in (".pth", ".pt"):
-        raise InputError(f"Weights must be a .safetensors, .pth or .pt file, got {path}.")
+        return _read_safetensors(path)
+    if path.suffix in (".pth", ".pt"):
+        return _read_torch(path)
+    raise InputError(f"Weights must be a .safetensors, .pth or .pt file, got {path}.")
+
+
+def _is_needed(name: str) -> bool:
+    return not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(filter(_is_needed, file.keys()))
+            types = {name: file.get_slice(name).get_dtype() for name in names}
+            # NumPy has no type for others, such as BF16.
+            other = [f"{name} ({types[name]})" for name in names if types[name] not in _FLOATS]
+            if other:
+                raise InputError(
+                    f"{path} has arrays that are none of {', '.join(_FLOATS)}: {', '.join(other)}."
+                )
+            return {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a complete safetensors file: {error}.") from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
@@ -154,9 +175,27 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise errors of many kinds
         raise InputError(f"{path} is not a complete torch file of tensors only.") from error
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise InputError(f"{path} must hold a flat dictionary of tensors (a model's state_dict).")
-    return {name: tensor.float().numpy() for name, tensor in content.items()}
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()
+    ):
+        raise InputError(
+            f"{path} must hold a flat dictionary of named tensors (a model's state_dict)."
+        )
+    tensors = {name: tensor for name, tensor in content.items() if _is_needed(name)}
+    other = [
+        f"{name} ({tensor.dtype}, {tensor.layout}, {tensor.device})"
+        for name, tensor in tensors.items()
+        if not tensor.is_floating_point()
+        or tensor.is_quantized
+        or tensor.is_meta
+        or tensor.layout != torch.strided
+    ]
+    if other:
+        raise InputError(
+            f"{path} has tensors that are not dense floating-point values: {', '.join(other)}."
+        )
+    # NumPy has no bfloat16, and float32 is not enough to see values that are too large for it.
+    return {name: tensor.detach().double().numpy() for name, tensor in tensors.items()}
 
 
 def _check_variables(
@@ -176,6 +215,8 @@ def _check_arrays(
 ) -> None:
     """Raises an error that lists all differences between the arrays and the expected shapes."""
     known = {name: value for name, value in arrays.items() if name in expected}
+    finite = {name: value for name, value in known.items() if np.isfinite(value).all()}
+    largest = np.finfo(np.float32).max
     problems = {
         "missing": sorted(expected.keys() - arrays.keys()),
         "unexpected": sorted(arrays.keys() - expected.keys()),
@@ -184,7 +225,15 @@ def _check_arrays(
             for name, value in known.items()
             if value.shape != expected[name]
         ],
-        "not finite": [name for name, value in known.items() if not np.isfinite(value).all()],
+        "not finite": sorted(known.keys() - finite.keys()),
+        "too large for float32": [
+            name for name, value in finite.items() if (np.abs(value) > largest).any()
+        ],
+        "variances below 0": [
+            name
+            for name, value in finite.items()
+            if name.endswith("running_var") and (value < 0).any()
+        ],
     }
     if any(problems.values()):
         listed = "; ".join(
