@@ -1,5 +1,6 @@
 """`python -m tests.torture [--minutes 30]` runs the fault campaign, or continues it."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def main() -> None:
             console.print(f"This version has no command {command}: it is left out.")
         if options.only is not None:
             name, _, number = options.only.rpartition("/")
-            campaign.start_worker(min(campaign.os.sched_getaffinity(0)))
+            campaign.start_worker(min(os.sched_getaffinity(0)), root)
             record = campaign.run_case(KINDS[name], name, int(number), options.seed, root)
             console.print_json(data=record)
             return

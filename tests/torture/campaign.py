@@ -79,19 +79,15 @@ def run_campaign(
     mine = describe_campaign(seed)
     if header and header != mine:
         raise InputError(
-            f"{results} has the records of {header}, this is {mine}. Choose another file."
+            f"{results} has the records of {header}, this is {mine}. Choose another --scratch."
         )
     root.mkdir(parents=True, exist_ok=True)
     (root / "cases").mkdir(exist_ok=True)
-    # Programs are compiled once for all processes.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    workers = [_worker(core) for core in sorted(os.sched_getaffinity(0))]
+    workers = [_worker(core, root) for core in sorted(os.sched_getaffinity(0))]
     try:
-        if open_scene(root) is None:
+        if (scene := open_scene(root)) is None or scene.campaign != mine:
             started = time.monotonic()
-            workers[0].submit(_make_scene, root).result()
+            workers[0].submit(_make_scene, root, mine).result()
             say(f"The undisturbed commands took {time.monotonic() - started:.0f} s.")
         with results.open("a", buffering=1) as file:
             if not header:
@@ -186,17 +182,21 @@ def describe_campaign(seed: int) -> dict[str, Any]:
     }
 
 
-def _worker(core: int) -> ProcessPoolExecutor:
+def _worker(core: int, root: Path) -> ProcessPoolExecutor:
     context = get_context("spawn")
-    return ProcessPoolExecutor(1, context, initializer=start_worker, initargs=(core,))
+    return ProcessPoolExecutor(1, context, initializer=start_worker, initargs=(core, root))
 
 
-def start_worker(core: int) -> None:
+def start_worker(core: int, root: Path) -> None:
     """Prepares a process to run cases: all its children run on one core."""
+    # Programs are compiled once for all processes. JAX reads these when it is imported.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PLATFORMS"] = "cpu"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, {core})
     processes.preload()
 
 
-def _make_scene(root: Path) -> None:
-    make_scene(root, lambda line: print(line, flush=True))
+def _make_scene(root: Path, campaign: dict[str, Any]) -> None:
+    make_scene(root, campaign, lambda line: print(line, flush=True))

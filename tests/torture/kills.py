@@ -20,13 +20,18 @@ _RESUMED = re.compile(r"Resuming from step (\d+)")
 
 
 def case(scene: Scene, rng: random.Random, name: str) -> Record:
-    """Kills one command up to five times, then lets it end.
+    """Kills a command of any kind.
 
     Outcomes: `same`; `lost`, the command cannot end or began before its last checkpoint;
     `different`; `ignored`, the process went on after a signal; `leftover` files; and the defects of
     `Ended`.
     """
     subject = rng.choices(list(_JOBS), list(_JOBS.values()))[0]
+    return kill_and_repeat(scene, subject, rng, name)
+
+
+def kill_and_repeat(scene: Scene, subject: str, rng: random.Random, name: str) -> Record:
+    """Kills the command of a job up to five times, then lets it end; see `case`."""
     job, reference = JOBS[subject], scene.references[subject]
     # A new Python process takes its imports' time too, and its operations are not counted.
     real = rng.random() < 0.1

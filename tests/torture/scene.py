@@ -123,6 +123,8 @@ class Scene:
     """A directory with the files of an undisturbed history, and copies of it to work in."""
 
     root: Path
+    campaign: dict[str, Any] = field(default_factory=dict)
+    """Seed, commit and machine of the campaign that made it."""
     references: dict[str, Reference] = field(default_factory=dict)
     alternatives: list[dict[str, str]] = field(default_factory=list)
     """Results of earlier checkpoints, which are right if the output names the damage."""
@@ -153,8 +155,12 @@ class Scene:
     def save(self) -> None:
         """Writes the references, after which the scene is complete."""
         references = {name: vars(reference) for name, reference in self.references.items()}
-        text = json.dumps({"references": references, "alternatives": self.alternatives})
-        (self.root / "scene.json").write_text(text)
+        tree = {
+            "campaign": self.campaign,
+            "references": references,
+            "alternatives": self.alternatives,
+        }
+        (self.root / "scene.json").write_text(json.dumps(tree))
 
 
 def open_scene(root: Path) -> Scene | None:
@@ -164,16 +170,16 @@ def open_scene(root: Path) -> Scene | None:
         return None
     found: dict[str, Any] = json.loads(path.read_text())
     references = {name: Reference(**values) for name, values in found["references"].items()}
-    return Scene(root, references, found["alternatives"])
+    return Scene(root, found["campaign"], references, found["alternatives"])
 
 
-def make_scene(root: Path, say: Callable[[str], None]) -> Scene:
+def make_scene(root: Path, campaign: dict[str, Any], say: Callable[[str], None]) -> Scene:
     """Runs each job undisturbed and keeps its files and their digests.
 
     Raises:
         RuntimeError: an undisturbed command failed.
     """
-    scene = Scene(root)
+    scene = Scene(root, campaign)
     shutil.rmtree(scene.base, ignore_errors=True)
     scene.base.mkdir(parents=True)
     write_source(scene.base / "source")
@@ -189,7 +195,7 @@ def make_scene(root: Path, say: Callable[[str], None]) -> Scene:
         if name not in scene.references:
             say(f"undisturbed: {name}")
             with scene.copy(job, f"undisturbed {name}") as directory:
-                scene.references[name] = _measure(name, job, directory)
+                scene.references[name] = measure(name, job, directory)
     for step in sorted(int(path.name) for path in (scene.base / "run/checkpoints").glob("[0-9]*")):
         for name in ("evaluate", "embed", "report"):
             _keep_alternative(scene, name, step)
@@ -230,7 +236,12 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _measure(name: str, job: Job, directory: Path) -> Reference:
+def measure(name: str, job: Job, directory: Path) -> Reference:
+    """Runs a job undisturbed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     ended = job.run(directory)
     if ended.status != 0:
         raise RuntimeError(f"The undisturbed command {name} failed:\n{ended.output}")
@@ -243,9 +254,9 @@ def _keep(scene: Scene, name: str, say: Callable[[str], None]) -> None:
     say(f"undisturbed: {name}")
     job = JOBS[name]
     with scene.copy(job, f"undisturbed {name}") as directory:
-        _measure(name, job, directory)  # Fills the cache of compiled programs.
+        measure(name, job, directory)  # Fills the cache of compiled programs.
     with scene.copy(job, f"undisturbed {name}") as directory:
-        scene.references[name] = _measure(name, job, directory)
+        scene.references[name] = measure(name, job, directory)
         # Reading changes the data too: images are decoded on first use.
         for written in {*job.writes, *({"data"} & set(job.needs))}:
             shutil.rmtree(scene.base / written, ignore_errors=True)
