@@ -10,6 +10,7 @@ import platform
 import random
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -148,7 +149,10 @@ def run_case(kind: Kind, name: str, number: int, seed: int, root: Path) -> dict[
     assert scene is not None
     began = time.monotonic()
     rng = random.Random(f"{seed} {name} {number}")
-    record = kind.case(scene, rng, f"{name}/{number}")
+    try:
+        record = kind.case(scene, rng, f"{name}/{number}")
+    except Exception:  # A mistake of the campaign must not end it.
+        record = Record("campaign", "", "error", 0, traceback.format_exc()[-2000:])
     return {
         "kind": name,
         "number": number,

@@ -43,6 +43,8 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
         defects = [f"{end.defect}: {end.last_words}" for end in ends if end.defect]
         if ends[1].status != 0 and (first != second or ends[0].status != 0):
             defects.append("lost: " + " || ".join(end.last_words for end in ends))
+        if first != second and ends[0].status != 0 and "damaged" in ends[0].output:
+            defects.append(f"wrong: nothing is damaged: {ends[0].last_words}")
         again = job.run(directory)
         if again.status != 0 or again.defect:
             defects.append(f"lost: it ends with status {again.status}: {again.last_words}")

@@ -1,15 +1,11 @@
 """Fuzzes the parsers of names, lists, MAT files and weights, guided by coverage with atheris.
 
-    python -m tests.torture.fuzz names --seconds 10 --seed 1
-
 Without atheris, Hypothesis chooses bytes and changes of valid inputs.
 """
 
-import argparse
 import importlib.util
 import random
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -32,8 +28,8 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
     directory.mkdir(parents=True, exist_ok=True)
     seed = rng.randrange(1, 2**31)
     guided = importlib.util.find_spec("atheris") is not None
-    words = (parser, "--seconds", str(_SECONDS), "--seed", str(seed), "--base", str(scene.base))
-    run = (processes.real_command, ("tests.torture.fuzz", *words))
+    words = (parser, str(_SECONDS), str(seed), str(scene.base))
+    run = (processes.real_command, ("tests.torture.atheris_target", *words))
     if not guided:
         run = (_fuzz_by_hypothesis, (parser, _SECONDS, seed, scene.base))
     ended = processes.run(*run, directory, None, 6.0 * _SECONDS + 30)
@@ -80,37 +76,3 @@ def _patch(data: bytes, patches: list[tuple[int, bytes]]) -> bytes:
         start = place % max(1, len(content))
         content[start : start + len(part)] = part
     return bytes(content)
-
-
-def _fuzz_by_atheris(parser: str, seconds: int, seed: int, base: Path) -> None:
-    import atheris
-
-    with atheris.instrument_imports(include=["data_prep", "rmgl_jax", "scipy.io", "safetensors"]):
-        for data in seeds(parser, base):
-            expected(PARSERS[parser], data)
-    corpus = Path("corpus")
-    corpus.mkdir(exist_ok=True)
-    for number, data in enumerate(seeds(parser, base)):
-        (corpus / str(number)).write_bytes(data)
-    options = (f"-max_total_time={seconds}", f"-seed={seed}", "-timeout=20", "-rss_limit_mb=8192")
-    # Only the parser decides what is a finding; instrumented, it prints every one.
-    atheris.Setup(
-        [sys.argv[0], *options, "-verbosity=1", str(corpus)],
-        lambda data: expected(PARSERS[parser], data),
-    )
-    atheris.Fuzz()
-
-
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parser", choices=list(PARSERS))
-    parser.add_argument("--seconds", type=int, default=_SECONDS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--base", type=Path, default=Path("runs/torture/base"))
-    options = parser.parse_args()
-    _fuzz_by_atheris(options.parser, options.seconds, options.seed, options.base)
-
-
-if __name__ == "__main__":
-    main()

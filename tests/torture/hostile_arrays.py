@@ -82,7 +82,7 @@ def _odd_array(rng: random.Random, name: str, array: Any) -> tuple[str, Any, boo
     if name == "filelist":
         cells = array.copy()
         word = rng.choice(ODD_WORDS[:-1])
-        cells[rng.randrange(len(cells)), 0] = word
+        cells[0, 0] = word
         choices: list[tuple[str, Any, bool]] = [
             (f"name {word[:40]!r}", cells, True),
             ("numbers", np.arange(40.0), True),
@@ -91,7 +91,7 @@ def _odd_array(rng: random.Random, name: str, array: Any) -> tuple[str, Any, boo
         return rng.choice(choices)
     number = rng.choice((np.nan, np.inf, -np.inf, -1.0, 0.5, 1e19, 1e300, -3.0))
     changed = array.copy()
-    changed.flat[rng.randrange(changed.size)] = number
+    changed.flat[0] = number
     return rng.choice(
         [
             (f"one value {number}", changed, True),
@@ -224,7 +224,7 @@ def _odd_header(path: Path, rng: random.Random) -> str:
         ("long", "overlap", "outside", "no JSON", "deep", "type", "negative", "shape")
     )
     if kind == "overlap":
-        tree[name]["data_offsets"] = tree[rng.choice(names)]["data_offsets"]
+        tree[name]["data_offsets"] = tree[other]["data_offsets"]
     elif kind == "outside":
         tree[name]["data_offsets"] = [0, 2**50]
     elif kind == "type":

@@ -220,8 +220,6 @@ def _child(
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     sys.stdout, sys.stderr = _text(1), _text(2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.enable(2)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -230,7 +228,9 @@ def _child(
     os.chdir(directory)
     counter = _Operations(directory, fault)
     sys.addaudithook(counter)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         function(*arguments)
     except (ExpectedError, OSError) as error:
         if not is_expected(error):
@@ -239,6 +239,8 @@ def _child(
         sys.exit(1)
     finally:
         counter.stop()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         _counted(directory, os.getpid()).write_text(str(counter.count))
 
 
