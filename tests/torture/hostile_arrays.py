@@ -219,7 +219,7 @@ def _odd_header(path: Path, rng: random.Random) -> str:
     body = content[8 + length :]
     tree = json.loads(content[8 : 8 + length])
     names = [name for name in tree if name != "__metadata__"]
-    name = rng.choice(names)
+    name, other = rng.sample(names, 2)
     kind = rng.choice(
         ("long", "overlap", "outside", "no JSON", "deep", "type", "negative", "shape")
     )
