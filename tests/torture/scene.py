@@ -5,7 +5,9 @@ compared between copies.
 """
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,6 +118,8 @@ class Reference:
     """Digest of each file that it writes."""
     seconds: float
     operations: int
+    size: int
+    """Bytes that the directory grew by."""
 
 
 @dataclass
@@ -135,11 +139,19 @@ class Scene:
         return self.root / "base"
 
     @contextmanager
-    def copy(self, job: Job, case: str) -> Iterator[Path]:
-        """Makes a copy of what a job needs; it is removed afterwards unless the caller moves it."""
+    def copy(self, job: Job, case: str, disk: bool = False) -> Iterator[Path]:
+        """Makes a copy of what a job needs, for the time of the context.
+
+        Args:
+            job: names what is copied.
+            case: names the directory.
+            disk: put it on a disk of its own, a tmpfs, whose size `resize_disk` changes.
+        """
         directory = self.root / "cases" / case.replace("/", "-").replace(" ", "_")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
+        if disk:
+            subprocess.run(["mount", "-t", "tmpfs", "none", str(directory)], check=True)
         (directory / "out").mkdir()
         sources = {name: name for name in job.needs} | dict(job.instead)
         for name, source in sources.items():
@@ -150,6 +162,8 @@ class Scene:
         try:
             yield directory
         finally:
+            if disk:
+                subprocess.run(["umount", "--lazy", str(directory)], check=False)
             shutil.rmtree(directory, ignore_errors=True)
 
     def save(self) -> None:
@@ -203,6 +217,25 @@ def make_scene(root: Path, campaign: dict[str, Any], say: Callable[[str], None])
     return scene
 
 
+def can_mount(directory: Path) -> bool:
+    """Tells whether this process may mount a tmpfs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "none", str(directory)], capture_output=True, check=False
+    )
+    if mounted.returncode == 0:
+        subprocess.run(["umount", str(directory)], check=False)
+    return mounted.returncode == 0
+
+
+def resize_disk(directory: Path, free: int) -> None:
+    """Leaves some free bytes, rounded to pages, on the disk of a copy."""
+    disk = os.statvfs(directory)
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    options = f"remount,size={max(4096, used + free)}"
+    subprocess.run(["mount", "-o", options, str(directory)], check=True)
+
+
 def write_source(root: Path) -> None:
     """Writes a dataset in folders: 8 identities to train, 6 others as query and gallery."""
     rng = np.random.default_rng(0)
@@ -242,11 +275,16 @@ def measure(name: str, job: Job, directory: Path) -> Reference:
     Raises:
         RuntimeError: it failed.
     """
+    before = _size(directory)
     ended = job.run(directory)
     if ended.status != 0:
         raise RuntimeError(f"The undisturbed command {name} failed:\n{ended.output}")
     content = fingerprint(directory, job.writes)
-    return Reference(content, ended.seconds, ended.operations)
+    return Reference(content, ended.seconds, ended.operations, _size(directory) - before)
+
+
+def _size(directory: Path) -> int:
+    return sum(path.lstat().st_size for path in directory.rglob("*"))
 
 
 def _keep(scene: Scene, name: str, say: Callable[[str], None]) -> None:
