@@ -167,7 +167,6 @@ MAKERS: dict[str, Callable[[Path, random.Random], None]] = {
     "one row of 60,000": _bytes(lambda rng: encode(Image.new("RGB", (60000, 1)), "PNG")),
     "gray of 16 bits": _bytes(lambda rng: _deep_png(1)),
     "RGB of 16 bits": _bytes(lambda rng: _deep_png(3)),
-    "32-bit integers": _bytes(lambda rng: encode(Image.new("I", _SIZE, _LEVEL * 257), "PNG")),
     "CMYK": _bytes(lambda rng: encode(_plain("CMYK"), "JPEG")),
     "palette": _bytes(lambda rng: encode(_plain("P"), "PNG")),
     "one bit": _bytes(lambda rng: encode(_plain("1"), "PNG")),
@@ -184,7 +183,7 @@ MAKERS: dict[str, Callable[[Path, random.Random], None]] = {
     "directory": lambda path, rng: path.mkdir(),
     "sparse file": lambda path, rng: _sparse(path),
 }
-CHECKED = {"gray of 16 bits", "RGB of 16 bits", "32-bit integers", "CMYK", "palette"}
+CHECKED = {"gray of 16 bits", "RGB of 16 bits", "CMYK", "palette"}
 """Makers of images of known brightness."""
 
 

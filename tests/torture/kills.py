@@ -78,8 +78,8 @@ def draw_fault(rng: random.Random, seconds: float, operations: int, real: bool) 
 
 def killed_by(fault: Fault) -> tuple[int, ...]:
     """Exit statuses of a process that the signal of a fault ended."""
-    assert fault.signal is not None
-    return (-fault.signal, 128 + fault.signal)
+    assert fault.sent is not None
+    return (-fault.sent, 128 + fault.sent)
 
 
 def latest_checkpoint(directory: Path) -> int:

@@ -36,8 +36,8 @@ _OPERATIONS = {
 }
 TIMEOUT = 90.0
 """Seconds after which a command hangs."""
-MEMORY = 12 << 30
-"""Bytes of address space of a command; XLA reserves far more than it uses."""
+MEMORY = 6 << 30
+"""Bytes of writable memory of a command. Address space is no measure: XLA reserves far more."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Fault:
     """A signal, or a full disk, at one moment of a process.
 
     Attributes:
-        signal: the signal to send; None makes the disk full.
+        sent: the signal to send; None makes the disk full.
         operation: number of the file operation (a file opened for writing, renamed, removed; a
             directory made or removed) before which it happens.
         delay: seconds between that operation and the signal, which is sent by a thread.
@@ -53,14 +53,14 @@ class Fault:
         room: bytes beyond which no file grows, from the operation on.
     """
 
-    signal: signal.Signals | None = None
+    sent: signal.Signals | None = None
     operation: int | None = None
     delay: float = 0.0
     second: float | None = None
     room: int | None = None
 
     def __str__(self) -> str:
-        what = self.signal.name if self.signal else f"disk full at {self.room} bytes"
+        what = self.sent.name if self.sent else f"disk full at {self.room} bytes"
         if self.second is not None:
             return f"{what} after {self.second:.2f} s"
         later = f" + {1000 * self.delay:.0f} ms" if self.delay else ""
@@ -110,10 +110,10 @@ class Started:
 
     def finish(self, timeout: float = TIMEOUT) -> Ended:
         """Sends the signal of the fault if it has a time, and waits for the end."""
-        if self.fault and self.fault.signal and self.fault.second is not None:
+        if self.fault and self.fault.sent and self.fault.second is not None:
             self.process.join(max(0.0, self.began + self.fault.second - time.monotonic()))
             if self.process.is_alive():
-                os.kill(self.process.pid, self.fault.signal)
+                os.kill(self.process.pid, self.fault.sent)
         self.process.join(timeout)
         hung = self.process.is_alive()
         if hung:
@@ -221,7 +221,7 @@ def _child(
         os.dup2(source, target)
     sys.stdout, sys.stderr = _text(1), _text(2)
     faulthandler.enable(2)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ |= {"COLUMNS": "200", "HOME": str(directory.parent)}
     random.seed()
@@ -284,14 +284,14 @@ class _Operations:
         return not name.startswith("/") or name.startswith(self.root)
 
     def _strike(self, fault: Fault) -> None:
-        if fault.signal is None:
+        if fault.sent is None:
             assert fault.room is not None
             limit = (fault.room, resource.RLIM_INFINITY)
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         elif fault.delay:
-            number = fault.signal
+            number = fault.sent
             timer = threading.Timer(fault.delay, lambda: os.kill(os.getpid(), number))
             timer.daemon = True
             timer.start()
         else:
-            os.kill(os.getpid(), fault.signal)
+            os.kill(os.getpid(), fault.sent)
