@@ -85,6 +85,8 @@ def _content(path: Path) -> bytes:
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
+    if "array_record" in path.name:
+        return _records(path)
     if path.suffix == ".json":
         return json.dumps(json.loads(path.read_text()), sort_keys=True).encode()
     if path.suffix == ".pixels":
@@ -94,6 +96,14 @@ def _content(path: Path) -> bytes:
         labels = [split.pids.tolist(), list(split.names)]
         return split.batch(np.arange(len(split))).tobytes() + json.dumps(labels).encode()
     return path.read_bytes()
+
+
+def _records(path: Path) -> bytes:
+    """The records of an ArrayRecord file, whose encoding may differ from run to run."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(str(path))
+    return b"\0".join(reader.read([row])[0] for row in range(reader.num_records()))
 
 
 def _checkpoint(directory: Path) -> str:

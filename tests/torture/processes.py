@@ -11,6 +11,7 @@ import importlib
 import multiprocessing
 import os
 import random
+import re
 import resource
 import runpy
 import signal
@@ -34,6 +35,7 @@ _OPERATIONS = {
     "os.link",
     "os.symlink",
 }
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n((?:[ \t].*\n)*)(.*)")
 TIMEOUT = 90.0
 """Seconds after which a command hangs."""
 MEMORY = 6 << 30
@@ -93,7 +95,11 @@ class Ended:
 
     @property
     def last_words(self) -> str:
-        """The end of the output, for a record."""
+        """The place and the error of the first traceback, or the end of the output."""
+        found = _TRACEBACK.search(self.output)
+        if found:
+            *_, place = found[1].split("  File ")
+            return f"{found[2][:300]} at {' '.join(place.split())[:200]}"
         return " ".join(self.output.split())[-400:]
 
 
