@@ -104,10 +104,8 @@ def compare(directory: Path, names: tuple[str, ...], expected: dict[str, str]) -
     defects = [f"different: {', '.join(changed)}"] if changed else []
     left = [path.name for path in directory.rglob("*") if LEFTOVER.search(path.name)]
     # An earlier checkpoint that is whole takes room, but nothing else.
-    left += [
-        name for name in added if found[name].startswith("damaged") or "checkpoints" not in name
-    ]
-    if left := [*left, *more]:
+    extra = [name for name in added if "checkpoints" not in name or "damaged" in found[name]]
+    if left := [*left, *extra]:
         defects.append(f"leftover: {', '.join(left)}")
     return defects
 
