@@ -1,5 +1,6 @@
 """Embeddings of person crops in files or in memory, of any number and size."""
 
+import hashlib
 import os
 import threading
 import warnings
@@ -24,6 +25,7 @@ from rmgl_jax.evaluation.embedding import (
     progress_bar,
     split_batch,
 )
+from rmgl_jax.evaluation.projection import Projection
 from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.crops import Crop, cut, read_image
 from rmgl_jax.runtime import enable_compilation_cache
@@ -44,6 +46,7 @@ class Embedder:
 
     Raises:
         ValueError: `batch_size` is less than 1.
+        InputError: the model has no projection, or none of so many dimensions.
     """
 
     model: TrainedModel
@@ -52,16 +55,39 @@ class Embedder:
     """Images embedded at once, over all devices; rounded up to a multiple of their number."""
     flip: bool = True
     """Average each embedding with that of the mirrored image."""
+    dim: int | None = None
+    """Width of the embeddings, by the projection of the model; None is the whole embedding."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.dim is not None:
+            self._projection.check_dim(self.dim)
         enable_compilation_cache()
 
     @property
     def width(self) -> int:
         """E, the width of the embeddings."""
-        return embedding_width(self.model.config.model)
+        return embedding_width(self.model.config.model) if self.dim is None else self.dim
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, and of the projection if `dim` is given.
+
+        Embeddings can be compared if this, `flip` and `dim` are equal.
+        """
+        if self.dim is None:
+            return self.model.digest
+        both = f"{self.model.digest} {self._projection.digest}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    @property
+    def _projection(self) -> Projection:
+        if self.model.projection is None:
+            raise InputError(
+                f"The model has no projection to {self.dim} dimensions; `rmgl compress` fits one."
+            )
+        return self.model.projection
 
     def __call__(
         self, images: Sequence[ImageLike] | np.ndarray, progress: bool = False
@@ -145,7 +171,10 @@ class Embedder:
             batches = embed_batches(config, self.model.variables, read_batches(), self.flip)
             for embeddings in batches:
                 good, bad = read.popleft()
-                yield EmbeddedBatch(good, embeddings[: len(good)], bad)
+                found = embeddings[: len(good)]
+                if self.dim is not None:
+                    found = self._projection(found, self.dim)
+                yield EmbeddedBatch(good, found, bad)
 
 
 class BadImage(NamedTuple):
