@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_prep.datasets import root_names
 from data_prep.errors import InputError, MissingFileError
-from data_prep.images import bad_images, read_image
+from data_prep.images import bad_images, read_encoded
 from data_prep.listing import Counts, Item, Listing, outside_files
 from data_prep.prepared import features
 from data_prep.progress import note, track
@@ -187,7 +187,7 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             yield (
                 index,
                 {
-                    "image": read_image(item.file),
+                    "image": read_encoded(item.file),
                     "pid": item.pid,
                     "camid": item.camid,
                     "name": item.name,

@@ -21,7 +21,7 @@ LARGEST = 2**28
 """The most bytes of an image file."""
 
 
-def read_image(file: Encoded) -> bytes:
+def read_encoded(file: Encoded) -> bytes:
     """Reads an encoded image; of files only regular ones with at most `LARGEST` bytes.
 
     Raises:
@@ -31,9 +31,9 @@ def read_image(file: Encoded) -> bytes:
     return read_file(file, LARGEST) if isinstance(file, Path) else file.read_bytes()
 
 
-def open_image(encoded: bytes) -> Image.Image:
-    """Opens an image file of one of `FORMATS` without decoding its pixels."""
-    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+def open_image(encoded: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Opens an image file of one of Pillow's `formats` without decoding its pixels."""
+    return Image.open(io.BytesIO(encoded), formats=list(formats))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -52,7 +52,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def image_problem(path: Encoded) -> str | None:
     """Says what is wrong with an image file; None if it is whole."""
     try:
-        encoded = read_image(path)
+        encoded = read_encoded(path)
     except FileNotFoundError:
         return "cannot be read (No such file or directory)"
     except (ExpectedError, ValueError) as error:

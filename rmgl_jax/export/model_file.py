@@ -10,6 +10,9 @@ A model file holds `params` and `batch_stats` as float32 arrays under slash-join
     trained_on        dataset of the training
     step              training step of the weights
     digest            SHA-256 of the weights
+    projection        of the embedding, as JSON: origin, default width and SHA-256; optional, with
+                      the arrays `projection/mean` and `projection/components`
+    calibration       thresholds for "same person?", as JSON; optional
     metadata_digest   SHA-256 of the other metadata
 """
 
@@ -33,6 +36,14 @@ from rmgl_jax.config import ExperimentConfig, ModelConfig
 from rmgl_jax.data.images import DECODING
 from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.devices import data_mesh
+from rmgl_jax.evaluation.calibration import Calibration
+from rmgl_jax.evaluation.embedding import embedding_width
+from rmgl_jax.evaluation.projection import (
+    PROJECTION_ARRAYS,
+    Projection,
+    projection_from_file,
+    projection_to_file,
+)
 from rmgl_jax.export.run_checkpoint import read_checkpoint
 from rmgl_jax.export.weights import (
     check_finite,
@@ -61,6 +72,10 @@ class TrainedModel:
     """Training step of the variables."""
     digest: str
     """SHA-256 of the variables, the same from a checkpoint and from a model file."""
+    projection: Projection | None = None
+    """Projection of the embedding to fewer dimensions."""
+    calibration: Calibration | None = None
+    """Score thresholds for "same person?"."""
 
     @property
     def trained_on(self) -> str:
@@ -112,8 +127,7 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
         WriteError: the file cannot be written.
     """
     path = Path(path).expanduser()
-    if path.suffix != SUFFIX:
-        raise InputError(f"A model file must end in {SUFFIX}, got {path}.")
+    check_model_suffix(path)
     arrays = to_arrays(model.variables)
     layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
     check_layout(f"The model for {path}", layout, model.config.model)
@@ -127,11 +141,27 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
         "step": str(model.step),
         "digest": weights_digest(arrays),
     }
+    if model.projection is not None:
+        added, metadata["projection"] = projection_to_file(model.projection)
+        check_finite(f"The model for {path}", added)
+        arrays |= added
+    if model.calibration is not None:
+        metadata["calibration"] = model.calibration.to_json()
     metadata["metadata_digest"] = _metadata_digest(metadata)
     try:
         write_bytes(path, save(arrays, metadata))
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def check_model_suffix(path: Path) -> None:
+    """Checks the name of a model file that is to be written.
+
+    Raises:
+        InputError: it does not end in `.safetensors`.
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"A model file must end in {SUFFIX}, got {path}.")
 
 
 def _read_model_file(path: Path) -> TrainedModel:
@@ -141,7 +171,9 @@ def _read_model_file(path: Path) -> TrainedModel:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             config, step = _read_metadata(path, metadata)
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            others = PROJECTION_ARRAYS if "projection" in metadata else ()
+            names = [name for name in file.keys() if name not in others]  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in names}
             layout = {
                 # "F32" is float32; other types are reported as the file names them.
                 name: (part.get_dtype().replace("F32", "float32"), tuple(part.get_shape()))
@@ -149,6 +181,16 @@ def _read_model_file(path: Path) -> TrainedModel:
             }
             check_layout(str(path), layout, config.model)
             arrays = {name: file.get_tensor(name) for name in slices}
+            projection = calibration = None
+            if "projection" in metadata:
+                projection = projection_from_file(
+                    str(path),
+                    file.get_tensor,
+                    metadata["projection"],
+                    embedding_width(config.model),
+                )
+            if "calibration" in metadata:
+                calibration = Calibration.from_json(metadata["calibration"])
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a complete {SUFFIX} file: {error}.") from error
     check_finite(str(path), arrays)
@@ -159,7 +201,7 @@ def _read_model_file(path: Path) -> TrainedModel:
         )
     replicated = NamedSharding(data_mesh(), PartitionSpec())
     variables = jax.device_put(from_arrays(arrays), replicated)
-    return TrainedModel(config, variables, step, digest)
+    return TrainedModel(config, variables, step, digest, projection, calibration)
 
 
 def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[ExperimentConfig, int]:
