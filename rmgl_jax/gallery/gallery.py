@@ -248,7 +248,9 @@ class Gallery:
                 an unknown id; or `top` is out of range.
         """
         if not 1 <= top <= MAX_RESULTS:
-            raise InputError(f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top}.")
+            raise InputError(
+                f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top:,}."
+            )
         vector = self._vector(query)
         count = max(top, RERANKED) if rerank or expand else top
         (found,) = self._collection.nearest(vector[None], count, filters)
