@@ -227,7 +227,7 @@ def main(arguments: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         print(usage())
     elif name == "serve":
-        importlib.import_module("rmgl_jax.gallery.page").main(_gallery_first(rest))
+        importlib.import_module("rmgl_jax.gallery.serve_command").main(_gallery_first(rest))
     elif name in COMMANDS:
         command = COMMANDS[name]
         prog = f"rmgl gallery {name}"
@@ -314,11 +314,13 @@ def _cells(entry: Entry) -> tuple[str, ...]:
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table()
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for cells in rows:
+    # Metadata that no image has need no column.
+    shown = [i for i, name in enumerate(columns) if name == "path" or any(row[i] for row in rows)]
+    for i in shown:
+        table.add_column(columns[i], overflow="fold")
+    for row in rows:
         # Text is shown as it is: names of files may look like markup.
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
+        table.add_row(*(Text(_printable(row[i])) for i in shown))
     Console().print(table)
 
 

@@ -303,7 +303,8 @@ def open_collection(
             kind, params = _INDEXES[index]
             indexes = client.prepare_index_params()
             indexes.add_index("embedding", index_type=kind, metric_type="IP", params=params)
-            client.create_index(name, indexes)
+            # Loading waits for it.
+            client.create_index(name, indexes, sync=False)
         client.load_collection(name)
     return Collection(client, name, location, index)
 
