@@ -8,6 +8,7 @@ depend on each other, so confidence intervals come from resampling persons, not 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +22,7 @@ CALIBRATION_RATES = (1e-2, 1e-3, 1e-4)
 MIN_PERSON_PAIRS = 10
 """A rate is resolved if the false positives at it are of at least so many pairs of persons."""
 _CONFIDENCE = 0.95
+_Columns: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class _Pairs:
     gallery: np.ndarray
 
     @classmethod
-    def sort(cls, parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> "_Pairs":
+    def sort(cls, parts: Sequence[_Columns]) -> "_Pairs":
         scores, queries, gallery = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         order = np.argsort(-scores, kind="stable")
         return cls(scores[order], queries[order], gallery[order])
@@ -262,7 +264,9 @@ def _score_pairs(
     gallery_persons = np.empty(len(gallery), np.int32)
     gallery_persons[labels.order] = labels.sorted_pids
     blocks = ((rows, queries[rows] @ gallery.T) for rows in row_blocks(len(queries), len(gallery)))
-    positives, negatives, collected = [], [], 0
+    positives: list[_Columns] = []
+    negatives: list[_Columns] = []
+    collected = 0
     for query, row, matches, dropped in labels.iterate_queries(blocks):
         person = np.int32(query_persons[query])
         of_others = np.delete(np.arange(len(row)), np.concatenate([matches, dropped]))
@@ -275,9 +279,7 @@ def _score_pairs(
     return _Pairs.sort(positives), _Pairs.sort([_highest(negatives, limit)])
 
 
-def _highest(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], limit: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _highest(parts: Sequence[_Columns], limit: int) -> _Columns:
     scores, queries, gallery = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if len(scores) > limit:
         chosen = np.argpartition(-scores, limit - 1)[:limit]

@@ -130,8 +130,8 @@ def measure_widths(
         if dim is not None:
             pair = projection(queries, dim), projection(gallery, dim)
         for precision in precisions:
-            stored = (_restore(embeddings, precision) for embeddings in pair)
-            metrics = rank_features(*stored, *labels)
+            query, stored = (_restore(embeddings, precision) for embeddings in pair)
+            metrics = rank_features(query, stored, *labels)
             n_bytes = bytes_of(pair[0].shape[1], precision)
             rows.append(CompressionRow(dim, precision, n_bytes, metrics))
     return rows
