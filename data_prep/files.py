@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,18 +95,23 @@ def cache_directory() -> Path:
 
 
 @contextmanager
-def locked(path: Path, hint: str = "") -> Iterator[None]:
+def locked(path: Path, hint: str = "", patience: float | None = None) -> Iterator[None]:
     """Holds an exclusive lock on a file, which is made if absent; released when its holder dies.
 
     Args:
       path: the file; others that lock it wait.
       hint: what the user can do if the file cannot be made, added to the error.
+      patience: seconds to wait for another holder; None waits until it is released.
 
     Raises:
       WriteError: the file cannot be made or opened.
+      TimeoutError: another process held the lock for all of `patience`.
     """
     with _open_lock(path, hint) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if patience is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _lock_within(file.fileno(), patience)
         yield
 
 
@@ -165,3 +171,14 @@ def _lock_now(file: TextIO, path: Path, hint: str) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _lock_within(file: int, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise TimeoutError(f"The lock was not released in {patience:g} s.") from error
+            time.sleep(0.05)

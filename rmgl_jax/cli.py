@@ -25,6 +25,7 @@ COMMANDS = {
     "calibrate": Command(
         "rmgl_jax.experiment.calibrate_command", "measure thresholds for the same person"
     ),
+    "gallery": Command("rmgl_jax.gallery.command", "add images to a gallery and search it"),
     "report": Command("rmgl_jax.report.command", "write a run as one self-contained page"),
 }
 

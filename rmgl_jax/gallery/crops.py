@@ -255,7 +255,7 @@ def _crop_of(directory: Path, row: Mapping[str | None, object], where: str) -> C
             box=_box([fields.get(name, "") for name in _BOX]),
             pid=int(pid) if pid else named.pid,
             camera=fields.get("camera") or fields.get("camid") or named.camera,
-            time=_seconds(fields.get("time", "")),
+            time=parse_time(fields.get("time", "")),
             labels=tuple(filter(None, map(str.strip, fields.get("labels", "").split(";")))),
         )
     except (ValueError, OverflowError) as error:
@@ -274,7 +274,7 @@ def _box(edges: list[str]) -> tuple[int, int, int, int] | None:
     return left, top, right, bottom
 
 
-def _seconds(text: str) -> float | None:
+def parse_time(text: str) -> float | None:
     """Parses a time: seconds since 1970, or ISO 8601, which is UTC unless it has an offset."""
     if not text:
         return None

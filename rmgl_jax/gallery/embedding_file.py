@@ -50,7 +50,7 @@ def write_embeddings(
     if path.suffix not in SUFFIXES:
         raise InputError(f"A file of embeddings must end in {' or '.join(SUFFIXES)}, got {path}.")
     writer = _write_npz if path.suffix == ".npz" else _write_parquet
-    return writer(path, width, precision)
+    return writer(path.expanduser(), width, precision)
 
 
 @contextmanager
