@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,15 +40,17 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(path: Path, hint: str = "") -> Iterator[None]:
+def locked(path: Path, hint: str = "", patience: float | None = None) -> Iterator[None]:
     """Holds an exclusive lock on a file, which is made if absent; released when its holder dies.
 
     Args:
       path: the file; others that lock it wait.
       hint: what the user can do if the file cannot be made, added to the error.
+      patience: seconds to wait for another holder; None waits until it is released.
 
     Raises:
       WriteError: the file cannot be made or opened.
+      TimeoutError: another process held the lock for all of `patience`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,5 +58,19 @@ def locked(path: Path, hint: str = "") -> Iterator[None]:
     except OSError as error:
         raise WriteError(f"{path.parent} cannot be written ({error.strerror}). {hint}") from error
     with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if patience is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _lock_within(file.fileno(), patience)
         yield
+
+
+def _lock_within(file: int, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise TimeoutError(f"The lock was not released in {patience:g} s.") from error
+            time.sleep(0.05)

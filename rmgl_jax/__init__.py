@@ -36,6 +36,7 @@ _MODULE_OF = {
     "RMGL": "rmgl_jax.models.rmgl",
     "Embedder": "rmgl_jax.gallery.embedder",
     "EvaluationResult": "rmgl_jax.evaluation.result",
+    "Gallery": "rmgl_jax.gallery.gallery",
     "RankMetrics": "rmgl_jax.evaluation.ranking",
     "TrainedModel": "rmgl_jax.export.model_file",
     "evaluate": "rmgl_jax.experiment.evaluate",

@@ -17,6 +17,7 @@ from rmgl_jax.export.model_file import TrainedModel as TrainedModel
 from rmgl_jax.export.model_file import load_model as load_model
 from rmgl_jax.export.model_file import save_model as save_model
 from rmgl_jax.gallery.embedder import Embedder as Embedder
+from rmgl_jax.gallery.gallery import Gallery as Gallery
 from rmgl_jax.models.rmgl import RMGL as RMGL
 
 __version__: str

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": Command("rmgl_jax.experiment.train_command", "train on a prepared dataset, or resume"),
     "evaluate": Command("rmgl_jax.experiment.evaluate_command", "CMC and mAP of a trained model"),
     "embed": Command("rmgl_jax.gallery.embed_files", "embeddings of image files"),
+    "gallery": Command("rmgl_jax.gallery.command", "add images to a gallery and search it"),
     "report": Command("rmgl_jax.report.command", "write a run as one self-contained page"),
 }
 

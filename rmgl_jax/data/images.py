@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -33,9 +34,9 @@ def decode(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
             return to_pixels(image, size)
 
 
-def open_image(encoded: bytes) -> Image.Image:
-    """Opens an image file of one of `FORMATS` without decoding its pixels."""
-    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+def open_image(encoded: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Opens an image file of one of Pillow's `formats` without decoding its pixels."""
+    return Image.open(io.BytesIO(encoded), formats=list(formats))
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

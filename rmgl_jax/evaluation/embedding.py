@@ -1,7 +1,7 @@
 """Embeddings of images: computed on all devices, averaged over image and mirror, of unit length."""
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -129,59 +129,83 @@ def embed_rows(
     Returns:
         Unit embeddings, float32 [M, E].
     """
-    devices = jax.device_count()
-    batch_size = -(-batch_size // devices) * devices
+    batch_size, local = split_batch(batch_size)
+    starts = range(0, count, batch_size)
+
+    def read_batch(start: int) -> np.ndarray:
+        """Reads this process's part of a batch and pads it."""
+        batch = np.zeros((local.stop - local.start, *config.image_size, 3), np.uint8)
+        rows = range(min(start + local.start, count), min(start + local.stop, count))
+        batch[: len(rows)] = read(rows)
+        return batch
+
+    result = np.empty((count, embedding_width(config)), np.float32)
+    with progress_bar(console) as progress:
+        task = progress.add_task(description, total=count)
+        batches = embed_batches(config, variables, map(read_batch, starts), flip)
+        for start, embeddings in zip(starts, batches, strict=True):
+            stop = min(start + batch_size, count)
+            result[start:stop] = embeddings[: stop - start]
+            progress.update(task, completed=stop)
+    return result
+
+
+def embed_batches(
+    config: ModelConfig,
+    variables: Mapping[str, Any],
+    batches: Iterable[np.ndarray],
+    flip: bool = True,
+) -> Iterator[np.ndarray]:
+    """Embeds batches of one size, each of which is read while the device computes the one before.
+
+    Args:
+        config: configuration of the model.
+        variables: `params` and `batch_stats` of the model.
+        batches: uint8 [B, H, W, 3], or this process's part of it; see `split_batch`. Iterated in a
+            thread.
+        flip: Average each embedding with that of the mirrored image.
+
+    Yields:
+        Unit embeddings of each batch, float32 [B, E].
+    """
     mesh = data_mesh()
     sharded = NamedSharding(mesh, PartitionSpec(AXIS))
     replicated = NamedSharding(mesh, PartitionSpec())
     variables = jax.device_put(variables, replicated)
+    pending: jax.Array | None = None
+    for part in _ahead(batches):
+        batch = jax.make_array_from_process_local_data(sharded, part)
+        embeddings = _gather(embed_batch(config, variables, batch, flip), replicated)
+        # The result is copied while the device computes the next batch.
+        if pending is not None:
+            yield np.asarray(pending)
+        pending = embeddings
+    if pending is not None:
+        yield np.asarray(pending)
+
+
+def split_batch(batch_size: int) -> tuple[int, slice]:
+    """Rounds a batch size up to a multiple of the devices; returns it and this process's part."""
+    devices = jax.device_count()
+    batch_size = -(-batch_size // devices) * devices
     local_size = batch_size // jax.process_count()
     offset = local_size * jax.process_index()
-
-    def read_batch(start: int) -> np.ndarray:
-        """Reads this process's part of a batch and pads it."""
-        batch = np.zeros((local_size, *config.image_size, 3), np.uint8)
-        first = min(start + offset, count)
-        rows = range(first, min(first + local_size, count))
-        batch[: len(rows)] = read(rows)
-        return batch
-
-    result = np.empty((count, len(feature_layout(config)) * config.embed_dim), np.float32)
-    starts = range(0, count, batch_size)
-    with _progress(console) as progress, ThreadPoolExecutor(1) as reader:
-        task = progress.add_task(description, total=count)
-        pending: list[tuple[int, jax.Array]] = []
-
-        def collect() -> None:
-            start, embeddings = pending.pop(0)
-            stop = min(start + batch_size, count)
-            result[start:stop] = np.asarray(embeddings)[: stop - start]
-            progress.update(task, completed=stop)
-
-        for start, part in zip(starts, _ahead(reader, read_batch, starts), strict=True):
-            batch = jax.make_array_from_process_local_data(sharded, part)
-            embeddings = embed_batch(config, variables, batch, flip)
-            pending.append((start, _gather(embeddings, replicated)))
-            # The result is copied while the device computes the next batch.
-            if len(pending) > 1:
-                collect()
-        while pending:
-            collect()
-    return result
+    return batch_size, slice(offset, offset + local_size)
 
 
-def _ahead(
-    reader: ThreadPoolExecutor, read_batch: Callable[[int], np.ndarray], starts: range
-) -> Iterator[np.ndarray]:
+def embedding_width(config: ModelConfig) -> int:
+    """Returns E, the width of the embeddings of a model."""
+    return len(feature_layout(config)) * config.embed_dim
+
+
+def _ahead(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the batches in order, each while the next one is being read."""
-    current: Future[np.ndarray] | None = None
-    for start in starts:
-        following = reader.submit(read_batch, start)
-        if current is not None:
-            yield current.result()
-        current = following
-    if current is not None:
-        yield current.result()
+    iterator = iter(batches)
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, iterator, None)
+        while (current := following.result()) is not None:
+            following = reader.submit(next, iterator, None)
+            yield current
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -192,8 +216,8 @@ class _ImagesPerSecond(ProgressColumn):
         return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
 
 
-def _progress(console: Console | None) -> Progress:
-    """Makes a progress bar with speed and remaining time; hidden unless on a terminal."""
+def progress_bar(console: Console | None) -> Progress:
+    """Makes a progress bar of images with speed and remaining time; hidden unless on a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

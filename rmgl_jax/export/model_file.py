@@ -10,6 +10,8 @@ A model file holds `params` and `batch_stats` as float32 arrays under slash-join
     trained_on        dataset of the training
     step              training step of the weights
     digest            SHA-256 of the weights
+    projection        of the embedding, as JSON: origin, default width and SHA-256; optional, with
+                      the arrays `projection/mean` and `projection/components`
     metadata_digest   SHA-256 of the other metadata
 """
 
@@ -33,6 +35,13 @@ from rmgl_jax.config import ExperimentConfig, ModelConfig
 from rmgl_jax.data.images import DECODING
 from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.devices import data_mesh
+from rmgl_jax.evaluation.embedding import embedding_width
+from rmgl_jax.evaluation.projection import (
+    PROJECTION_ARRAYS,
+    Projection,
+    projection_from_file,
+    projection_to_file,
+)
 from rmgl_jax.export.run_checkpoint import read_checkpoint
 from rmgl_jax.export.weights import (
     check_finite,
@@ -61,6 +70,8 @@ class TrainedModel:
     """Training step of the variables."""
     digest: str
     """SHA-256 of the variables, the same from a checkpoint and from a model file."""
+    projection: Projection | None = None
+    """Projection of the embedding to fewer dimensions."""
 
     @property
     def trained_on(self) -> str:
@@ -127,6 +138,10 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
         "step": str(model.step),
         "digest": weights_digest(arrays),
     }
+    if model.projection is not None:
+        added, metadata["projection"] = projection_to_file(model.projection)
+        check_finite(f"The model for {path}", added)
+        arrays |= added
     metadata["metadata_digest"] = _metadata_digest(metadata)
     try:
         write_bytes(path, save(arrays, metadata))
@@ -141,7 +156,9 @@ def _read_model_file(path: Path) -> TrainedModel:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             config, step = _read_metadata(path, metadata)
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            others = PROJECTION_ARRAYS if "projection" in metadata else ()
+            names = [name for name in file.keys() if name not in others]  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in names}
             layout = {
                 # "F32" is float32; other types are reported as the file names them.
                 name: (part.get_dtype().replace("F32", "float32"), tuple(part.get_shape()))
@@ -149,6 +166,14 @@ def _read_model_file(path: Path) -> TrainedModel:
             }
             check_layout(str(path), layout, config.model)
             arrays = {name: file.get_tensor(name) for name in slices}
+            projection = None
+            if "projection" in metadata:
+                projection = projection_from_file(
+                    str(path),
+                    file.get_tensor,
+                    metadata["projection"],
+                    embedding_width(config.model),
+                )
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a complete {SUFFIX} file: {error}.") from error
     check_finite(str(path), arrays)
@@ -159,7 +184,7 @@ def _read_model_file(path: Path) -> TrainedModel:
         )
     replicated = NamedSharding(data_mesh(), PartitionSpec())
     variables = jax.device_put(from_arrays(arrays), replicated)
-    return TrainedModel(config, variables, step, digest)
+    return TrainedModel(config, variables, step, digest, projection)
 
 
 def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[ExperimentConfig, int]:

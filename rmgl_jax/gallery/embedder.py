@@ -1,28 +1,37 @@
 """Embeddings of person crops in files or in memory, of any number and size."""
 
+import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 
-from data_prep.errors import InputError, MissingFileError
-from data_prep.images import FORMATS
+from data_prep.errors import ExpectedError, InputError
 from data_prep.workers import cores
-from rmgl_jax.data.images import open_image, to_pixels
-from rmgl_jax.evaluation.embedding import embed_rows
+from rmgl_jax.data.images import to_pixels
+from rmgl_jax.evaluation.embedding import (
+    embed_batches,
+    embedding_width,
+    progress_bar,
+    split_batch,
+)
+from rmgl_jax.evaluation.projection import Projection
 from rmgl_jax.export.model_file import TrainedModel
+from rmgl_jax.gallery.crops import Crop, cut, read_image
 from rmgl_jax.runtime import enable_compilation_cache
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
-"""A path, a Pillow image, or a uint8 array [H, W, 3] in RGB order."""
+ImageLike: TypeAlias = str | os.PathLike[str] | Crop | Image.Image | np.ndarray
+"""A path, a crop, a Pillow image, or a uint8 array [H, W, 3] in RGB order."""
 
 # Pillow decodes in place, and the same image may be given more than once.
 _LOADING = threading.Lock()
@@ -37,6 +46,7 @@ class Embedder:
 
     Raises:
         ValueError: `batch_size` is less than 1.
+        InputError: the model has no projection, or none of so many dimensions.
     """
 
     model: TrainedModel
@@ -45,11 +55,39 @@ class Embedder:
     """Images embedded at once, over all devices; rounded up to a multiple of their number."""
     flip: bool = True
     """Average each embedding with that of the mirrored image."""
+    dim: int | None = None
+    """Width of the embeddings, by the projection of the model; None is the whole embedding."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.dim is not None:
+            self._projection.check_dim(self.dim)
         enable_compilation_cache()
+
+    @property
+    def width(self) -> int:
+        """E, the width of the embeddings."""
+        return embedding_width(self.model.config.model) if self.dim is None else self.dim
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, and of the projection if `dim` is given.
+
+        Embeddings can be compared if this, `flip` and `dim` are equal.
+        """
+        if self.dim is None:
+            return self.model.digest
+        both = f"{self.model.digest} {self._projection.digest}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    @property
+    def _projection(self) -> Projection:
+        if self.model.projection is None:
+            raise InputError(
+                f"The model has no projection to {self.dim} dimensions; `rmgl compress` fits one."
+            )
+        return self.model.projection
 
     def __call__(
         self, images: Sequence[ImageLike] | np.ndarray, progress: bool = False
@@ -60,8 +98,8 @@ class Embedder:
         grow with their number, apart from the result.
 
         Args:
-            images: M paths, Pillow images or uint8 arrays [H, W, 3] (RGB), also mixed; or one uint8
-                array [M, H, W, 3].
+            images: M paths, crops, Pillow images or uint8 arrays [H, W, 3] (RGB), also mixed; or
+                one uint8 array [M, H, W, 3].
             progress: Show a progress bar on standard error.
 
         Returns:
@@ -74,22 +112,89 @@ class Embedder:
             ValueError: an array has another shape.
         """
         _check_sequence(images)
+        result = np.empty((len(images), self.width), np.float32)
+        done = 0
+        with progress_bar(Console(stderr=True) if progress else None) as bar:
+            task = bar.add_task("embedding", total=len(images))
+            # By index, because a sequence may make its images on demand.
+            for batch in self.stream(images[row] for row in range(len(images))):
+                result[done : done + len(batch.images)] = batch.embeddings
+                done += len(batch.images)
+                bar.update(task, completed=done)
+        return result
+
+    def stream(
+        self, images: Iterable[ImageLike], skip_bad: bool = False
+    ) -> Iterator["EmbeddedBatch"]:
+        """Computes the embeddings of any number of images, batch by batch, in order.
+
+        The next batch is read while the device computes the current one.
+
+        Args:
+            images: paths, crops, Pillow images or uint8 arrays [H, W, 3] (RGB), also mixed;
+                iterated in a thread.
+            skip_bad: Leave out images that cannot be read, and list them in their batch.
+
+        Yields:
+            Batches of at most `batch_size` images, rounded up to a multiple of the devices.
+
+        Raises:
+            MissingFileError: a path does not exist, without `skip_bad`.
+            InputError: a file or an image cannot be decoded, without `skip_bad`.
+            TypeError: an image has another type.
+            ValueError: an array has another shape.
+        """
         config = self.model.config.model
+        batch_size, local = split_batch(self.batch_size)
+        read: deque[tuple[list[ImageLike], list[BadImage]]] = deque()
+
+        def read_batches() -> Iterator[np.ndarray]:
+            iterator, first = iter(images), 0
+            while items := list(islice(iterator, batch_size)):
+                good, bad = [], []
+                # All batches have one size, so that one program is compiled.
+                pixels = np.zeros((batch_size, *config.image_size, 3), np.uint8)
+                found = _read_batch(pool, items, first, config.image_size)
+                for item, result in zip(items, found, strict=True):
+                    if not isinstance(result, ExpectedError):
+                        pixels[len(good)] = result
+                        good.append(item)
+                    elif skip_bad:
+                        bad.append(BadImage(item, str(result)))
+                    else:
+                        raise result
+                first += len(items)
+                read.append((good, bad))
+                yield pixels[local]
+
         with ThreadPoolExecutor(cores()) as pool:
+            batches = embed_batches(config, self.model.variables, read_batches(), self.flip)
+            for embeddings in batches:
+                good, bad = read.popleft()
+                found = embeddings[: len(good)]
+                if self.dim is not None:
+                    found = self._projection(found, self.dim)
+                yield EmbeddedBatch(good, found, bad)
 
-            def read(rows: range) -> np.ndarray:
-                items = [images[row] for row in rows]
-                return _read_batch(pool, items, rows, config.image_size)
 
-            return embed_rows(
-                config,
-                self.model.variables,
-                read,
-                len(images),
-                batch_size=self.batch_size,
-                flip=self.flip,
-                console=Console(stderr=True) if progress else None,
-            )
+class BadImage(NamedTuple):
+    """An image that cannot be read."""
+
+    image: ImageLike
+    """The image, as it was given."""
+    reason: str
+    """A sentence that names the file and says what is wrong."""
+
+
+class EmbeddedBatch(NamedTuple):
+    """Consecutive images with their embeddings."""
+
+    images: list[ImageLike]
+    """The b images that were read, in order."""
+    embeddings: np.ndarray
+    """Embeddings of unit length, float32 [b, E]."""
+    skipped: list[BadImage]
+    """Images among them that cannot be read."""
 
 
 def _check_sequence(images: Sequence[ImageLike] | np.ndarray) -> None:
@@ -109,53 +214,69 @@ def _check_sequence(images: Sequence[ImageLike] | np.ndarray) -> None:
 
 
 def _read_batch(
-    pool: ThreadPoolExecutor, items: Sequence[ImageLike], rows: range, size: tuple[int, int]
-) -> np.ndarray:
-    """Reads images of the given indices as uint8 [len(rows), H, W, 3]."""
-    batch = np.empty((len(rows), *size, 3), np.uint8)
+    pool: ThreadPoolExecutor, items: Sequence[ImageLike], first: int, size: tuple[int, int]
+) -> Iterator[np.ndarray | ExpectedError]:
+    """Reads images of the indices `first`, `first + 1` ... as uint8 [H, W, 3], or says why not."""
+    groups = [list(group) for _, group in groupby(enumerate(items, first), _file)]
     with warnings.catch_warnings():
         # Broken metadata is harmless. Filters belong to the process, not to a thread, so that they
         # are set once for all threads of the pool.
         warnings.simplefilter("ignore")
-        futures = [
-            pool.submit(_to_pixels, item, index, size)
-            for item, index in zip(items, rows, strict=True)
-        ]
+        futures = [pool.submit(_read_group, group, size) for group in groups]
         # All end before the filters are reset, also after an error.
         wait(futures)
-    for pixels, future in zip(batch, futures, strict=True):
-        pixels[:] = future.result()
-    return batch
+    return chain.from_iterable(future.result() for future in futures)
+
+
+def _file(numbered: tuple[int, ImageLike]) -> Path | int:
+    """Returns the file of a box, which is decoded once for consecutive boxes in it."""
+    index, item = numbered
+    return item.path if isinstance(item, Crop) else index
+
+
+def _read_group(
+    numbered: Sequence[tuple[int, ImageLike]], size: tuple[int, int]
+) -> list[np.ndarray | ExpectedError]:
+    """Reads one image, or crops of one file."""
+    first_index, first = numbered[0]
+    crops = [item for _, item in numbered if isinstance(item, Crop)]
+    if isinstance(first, (str, os.PathLike)):
+        crops = [Crop(Path(first))]
+    if not crops:
+        try:
+            return [_to_pixels(first, first_index, size)]
+        except ExpectedError as error:
+            return [error]
+    try:
+        image = read_image(crops[0].path)
+    except ExpectedError as error:
+        return [error] * len(crops)
+    results: list[np.ndarray | ExpectedError] = []
+    for crop in crops:
+        try:
+            results.append(to_pixels(cut(image, crop), size))
+        except ExpectedError as error:
+            results.append(error)
+    return results
 
 
 def _to_pixels(item: ImageLike, index: int, size: tuple[int, int]) -> np.ndarray:
-    """Converts images[index] to uint8 [H, W, 3] of the model's size."""
+    """Converts images[index], which is in memory, to uint8 [H, W, 3] of the model's size."""
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8:
             raise TypeError(f"images[{index}] must be uint8, got {item.dtype}.")
         if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
             raise ValueError(f"images[{index}] must be [H, W, 3], got {item.shape}.")
         return to_pixels(Image.fromarray(np.ascontiguousarray(item)), size)
-    if isinstance(item, Image.Image):
-        name = f"images[{index}]"
-    elif isinstance(item, (str, os.PathLike)):
-        name = os.fspath(item)
-    else:
+    if not isinstance(item, Image.Image):
         raise TypeError(
-            f"images[{index}] must be a path, a Pillow image or a uint8 array, got "
+            f"images[{index}] must be a path, a crop, a Pillow image or a uint8 array, got "
             f"{type(item).__name__}."
         )
     try:
-        if isinstance(item, Image.Image):
-            with _LOADING:
-                item.load()
-            return to_pixels(item, size)
-        with open_image(Path(item).read_bytes()) as image:
-            return to_pixels(image, size)
-    except FileNotFoundError as error:
-        raise MissingFileError(f"There is no image {name}.") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image: it is none of {', '.join(FORMATS)}.") from error
+        with _LOADING:
+            item.load()
+        return to_pixels(item, size)
     # A decoder fed with noise may raise anything: struct.error, SyntaxError, IndexError ...
     except Exception as error:
-        raise InputError(f"{name} is not a readable image: {error}.") from error
+        raise InputError(f"images[{index}] is not a readable image: {error}.") from error

@@ -1,0 +1,281 @@
+"""Person crops on disk: image files, and boxes in images, with camera, time and labels if known."""
+
+import csv
+import glob
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data_prep.errors import InputError, MissingFileError
+from data_prep.names import parse_market_name
+from rmgl_jax.data.images import open_image
+
+COLUMNS = (
+    *("path", "left", "top", "right", "bottom"),
+    *("pid", "camera", "camid", "time", "labels"),
+)
+"""Columns of a CSV file; only `path` is required, and `camid` is another name of `camera`."""
+_BOX = COLUMNS[1:5]
+# EPS starts another program; the others are stubs without a decoder, or need another system.
+_NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An image file, or a box in it, with what is known about it."""
+
+    path: Path
+    """The image file."""
+    box: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom in pixels of the upright image; None is the whole image."""
+    pid: int | None = None
+    """Identity; None is unknown."""
+    camera: str = ""
+    """Camera; "" is unknown. The camera id of a dataset as its decimal digits."""
+    time: float | None = None
+    """Seconds since 1970-01-01 UTC; None is unknown."""
+    labels: tuple[str, ...] = ()
+    """Words to search for."""
+
+    def __str__(self) -> str:
+        return str(self.path) if self.box is None else f"{self.path} {list(self.box)}"
+
+
+def find_crops(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Crop]:
+    """Finds the crops in files, directories, globs and CSV files, one after the other.
+
+    Directories are searched at any depth for all formats that Pillow reads, in the order of their
+    paths; hidden files are left out. A glob (`*`, `?`, `[...]`, and `**` for any depth) takes the
+    image files and CSV files that match. Names such as `0002_c1s1_000451_03.jpg` (Market-1501) or
+    `0001_c2_f0046182.jpg` (DukeMTMC-reID) give identity and camera, as numbered in the name.
+
+    A CSV file has a line of column names, then one crop a line. Columns, of which only `path` is
+    required: `path`, relative to the directory of the CSV file; `left`, `top`, `right`, `bottom`, a
+    box in the image; `pid`; `camera` or `camid`; `time`, ISO 8601 (UTC unless it says otherwise) or
+    seconds since 1970; `labels`, separated by semicolons. An empty field is unknown.
+
+    Args:
+        sources: paths and globs.
+
+    Raises:
+        MissingFileError: a file is not there, or a directory or glob has no images.
+        InputError: a CSV file has other content; names its line.
+    """
+    for source in sources:
+        yield from _find(os.path.expanduser(os.fspath(source)))
+
+
+def read_crop(crop: Crop) -> Image.Image:
+    """Reads the pixels of a crop: upright by its EXIF tag, cut to its box.
+
+    The part of the box that lies outside the image is left out, as detectors give such boxes.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        InputError: the file is not an image that Pillow reads, is damaged, has more than
+            `PIL.Image.MAX_IMAGE_PIXELS` pixels, or the box lies outside it.
+    """
+    return cut(read_image(crop.path), crop)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Reads an image file, upright by its EXIF tag; raises as `read_crop` does."""
+    try:
+        with open_image(path.read_bytes(), formats()) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise InputError(
+                    f"{path} has {image.width} x {image.height} pixels, more than {limit:,}."
+                )
+            return ImageOps.exif_transpose(image)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no image {path}.") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{path} is not an image: it is of none of the {len(formats())} formats that are read "
+            "(JPEG, PNG, WebP, TIFF ...)."
+        ) from error
+    # A decoder fed with noise may raise anything: struct.error, SyntaxError, IndexError ...
+    except Exception as error:
+        raise InputError(f"{path} is not a readable image: {error}.") from error
+
+
+def cut(image: Image.Image, crop: Crop) -> Image.Image:
+    """Cuts an upright image to the box of a crop.
+
+    Raises:
+        InputError: the box lies outside the image.
+    """
+    if crop.box is None:
+        return image
+    left, top, right, bottom = crop.box
+    inside = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise InputError(
+            f"{crop.path} is {image.width} x {image.height} pixels, of which the box "
+            f"{list(crop.box)} (left, top, right, bottom) has none."
+        )
+    return image.crop(inside)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Names of the image formats that are read."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - _NOT_READ))
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    readable = set(formats())
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items() if name in readable
+    )
+
+
+def _is_image(name: str) -> bool:
+    # macOS leaves `._a.jpg` next to every `a.jpg` it copies.
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in _suffixes()
+
+
+def _is_csv(name: str) -> bool:
+    return name.lower().endswith(".csv")
+
+
+def _find(source: str) -> Iterator[Crop]:
+    if os.path.isdir(source):
+        found = False
+        for path in _walk(source):
+            found = True
+            yield _named(path)
+        if not found:
+            raise MissingFileError(f"{source} has no image files at any depth.")
+    elif os.path.exists(source):
+        yield from _read_csv(Path(source)) if _is_csv(source) else [_named(source)]
+    elif glob.has_magic(source):
+        matches = sorted(filter(os.path.isfile, glob.iglob(source, recursive=True)), key=Path)
+        chosen = [path for path in matches if _is_csv(path) or _is_image(os.path.basename(path))]
+        if not chosen:
+            raise MissingFileError(
+                f"No image file and no CSV file matches {source}; ** stands for any depth."
+            )
+        for path in chosen:
+            yield from _find(path)
+    else:
+        raise MissingFileError(f"There is no image {source}.")
+
+
+def _walk(directory: str) -> Iterator[str]:
+    """Yields the image files of a directory at any depth, in the order of their paths."""
+    with os.scandir(directory) as entries:
+        ordered = sorted(
+            (entry.name, entry.is_dir(follow_symlinks=False))
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) or (_is_image(entry.name) and entry.is_file())
+        )
+    for name, is_directory in ordered:
+        path = os.path.join(directory, name)
+        if is_directory:
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def _named(path: str | Path) -> Crop:
+    """Makes the crop of a whole file, with identity and camera if its name has them."""
+    path = Path(path)
+    label = parse_market_name(path.name)
+    return Crop(path) if label is None else Crop(path, pid=label.pid, camera=str(label.camera))
+
+
+def _read_csv(path: Path) -> Iterator[Crop]:
+    number = 0
+    try:
+        # The mark at the start of files of spreadsheet programs is no part of the first name.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            _check_columns(path, reader.fieldnames or ())
+            for row in reader:
+                number += 1
+                yield _crop_of(path.parent, row, f"{path}, line {reader.line_num}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8: {error}.") from error
+    if not number:
+        raise InputError(f"{path} has no crops below its line of column names.")
+
+
+def _check_columns(path: Path, columns: Iterable[str]) -> None:
+    columns = list(columns)
+    problems = [f"{name} is unknown" for name in columns if name not in COLUMNS]
+    problems += [f"{name} is there twice" for name in {*columns} if columns.count(name) > 1]
+    if "path" not in columns:
+        problems.append("path is missing")
+    if 0 < len({*_BOX} & {*columns}) < len(_BOX):
+        problems += [f"{name} is missing" for name in _BOX if name not in columns]
+    if {"camera", "camid"} <= {*columns}:
+        problems.append("camera and camid are the same")
+    if problems:
+        raise InputError(
+            f"{path}, line 1: of the columns, {'; '.join(problems)}. Columns are "
+            f"{', '.join(COLUMNS)}, and only path is required."
+        )
+
+
+def _crop_of(directory: Path, row: Mapping[str | None, object], where: str) -> Crop:
+    """Makes the crop of a line of a CSV file; an absent or empty field is unknown."""
+    if None in row or None in row.values():
+        raise InputError(f"{where} does not have as many fields as the line of column names.")
+    fields = {str(name): str(text).strip() for name, text in row.items()}
+    if not fields["path"]:
+        raise InputError(f"{where} has no path.")
+    path = directory / os.path.expanduser(fields["path"])
+    if not path.is_file():
+        raise MissingFileError(f"{where}: there is no image {path}.")
+    named = _named(path)
+    pid = fields.get("pid", "")
+    try:
+        return Crop(
+            path,
+            box=_box([fields.get(name, "") for name in _BOX]),
+            pid=int(pid) if pid else named.pid,
+            camera=fields.get("camera") or fields.get("camid") or named.camera,
+            time=parse_time(fields.get("time", "")),
+            labels=tuple(filter(None, map(str.strip, fields.get("labels", "").split(";")))),
+        )
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: {error}.") from error
+
+
+def _box(edges: list[str]) -> tuple[int, int, int, int] | None:
+    """Parses a box, whose edges are rounded to whole pixels; None if all are empty."""
+    if not any(edges):
+        return None
+    left, top, right, bottom = (round(float(edge)) for edge in edges)
+    if left >= right or top >= bottom:
+        raise ValueError(
+            f"the box {[left, top, right, bottom]} (left, top, right, bottom) is empty"
+        )
+    return left, top, right, bottom
+
+
+def parse_time(text: str) -> float | None:
+    """Parses a time: seconds since 1970, or ISO 8601, which is UTC unless it has an offset."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+    else:
+        if not math.isfinite(seconds):
+            raise ValueError(f"the time must be finite, got {text}")
+        return seconds
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

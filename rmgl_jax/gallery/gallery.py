@@ -1,0 +1,532 @@
+"""A gallery of person crops that lasts on disk and is searched by image, embedding or id."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+
+from data_prep.errors import ExpectedError, InputError, MissingFileError
+from data_prep.files import locked, write_text
+from data_prep.workers import cores
+from rmgl_jax.evaluation.embedding import progress_bar
+from rmgl_jax.evaluation.query_expansion import expand_queries
+from rmgl_jax.evaluation.reranking import rerank as rerank_distances
+from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
+from rmgl_jax.gallery.crops import Crop
+from rmgl_jax.gallery.embedder import Embedder, ImageLike
+from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped, check_text
+from rmgl_jax.gallery.milvus import (
+    MAX_LABELS,
+    MAX_PATH,
+    MAX_RESULTS,
+    MAX_TEXT,
+    Collection,
+    connect,
+    disconnect,
+    is_url,
+    open_collection,
+    read_settings,
+)
+from rmgl_jax.gallery.settings import Settings
+
+COLLECTION = "rmgl_gallery"
+"""Name of the collection, unless another is given."""
+RERANKED = 1000
+"""Nearest images that re-ranking and query expansion order."""
+PATIENCE = 10.0
+"""Seconds to wait for another process that has the same directory open."""
+
+T = TypeVar("T")
+
+_ID_DIGITS = 32
+_MODEL, _SETTINGS, _LOCK = "model.safetensors", "gallery.json", "gallery.lock"
+
+
+class Gallery:
+    """Images with embeddings and metadata in Milvus; `Gallery.open` opens or makes one.
+
+    A gallery is a directory, which Milvus Lite opens in this process, or a collection on a Milvus
+    server. Only one process at a time can open a directory. Usable as a context manager.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        settings: Settings,
+        model: TrainedModel | None,
+        batch_size: int,
+        resources: ExitStack,
+    ) -> None:
+        """Takes the parts that `open` made."""
+        self.settings = settings
+        """Settings that all embeddings of the gallery have in common."""
+        self._collection = collection
+        self._given_model = model
+        self._batch_size = batch_size
+        self._resources = resources
+
+    @classmethod
+    def open(
+        cls,
+        location: str | os.PathLike[str],
+        model: TrainedModel | None = None,
+        *,
+        create: bool = False,
+        flip: bool | None = None,
+        dim: int | None = None,
+        index: str | None = None,
+        name: str = COLLECTION,
+        batch_size: int = 64,
+        patience: float = PATIENCE,
+    ) -> "Gallery":
+        """Opens a gallery, or makes it.
+
+        Args:
+            location: a directory, or the URL of a Milvus server (`http://host:19530`).
+            model: model of the embeddings. A directory has a copy of it; with a server it is needed
+                to embed images.
+            create: Make the gallery if there is none.
+            flip: Average each embedding with that of the mirrored image; None is as in the
+                gallery, and True in a new one.
+            dim: width of projected embeddings; None is as in the gallery, and the model's full
+                width in a new one.
+            index: "exact" compares a query with all images; "hnsw" is an approximate graph index.
+                None is as in the gallery, and "exact" in a new one.
+            name: name of the collection on a server.
+            batch_size: images embedded at once by `add`.
+            patience: seconds to wait for another process that has the directory open.
+
+        Raises:
+            MissingFileError: there is no gallery and `create` is False.
+            MissingPackageError: pymilvus or Milvus Lite is not installed.
+            InputError: the model or an option is not the gallery's; the gallery is damaged or open
+                in another process; the directory holds something else; or the server cannot be
+                reached.
+            WriteError: the directory cannot be written.
+        """
+        place = os.fspath(location)
+        if not is_url(place):
+            place = str(Path(place).expanduser().absolute())
+        requested = {"flip": flip, "dim": dim, "index": index}
+        with ExitStack() as resources:
+            if is_url(place):
+                client = connect(place)
+                resources.callback(disconnect, client, place)
+                text, source = read_settings(client, place, name), f"The gallery {name} on {place}"
+            else:
+                _check_directory(Path(place), create)
+                resources.enter_context(_only_process(Path(place), patience))
+                text, source = _read(Path(place, _SETTINGS)), str(Path(place, _SETTINGS))
+            if text is not None:
+                settings = Settings.from_json(text, source)
+                settings.check(place, requested)
+                if model is not None:
+                    settings.check_embedder(place, Embedder(model, 1, settings.flip, settings.dim))
+            elif not create:
+                raise MissingFileError(f"There is no gallery {name} on {place}.")
+            elif model is None:
+                raise InputError(f"A new gallery needs a model: {place}.")
+            else:
+                embedder = Embedder(model, 1, True if flip is None else flip, dim)
+                settings = Settings.of(embedder, index)
+            if not is_url(place):
+                client = connect(place)
+                resources.callback(disconnect, client, place)
+            collection = open_collection(
+                client, place, name, settings.index, settings.width, settings.to_json()
+            )
+            if text is None and not is_url(place):
+                assert model is not None
+                save_model(model, Path(place, _MODEL))
+                # Last, so that a gallery with settings is complete.
+                write_text(Path(place, _SETTINGS), settings.to_json())
+            return cls(collection, settings, model, batch_size, resources.pop_all())
+
+    def add(
+        self, crops: Iterable[Crop], *, skip_bad: bool = False, progress: bool = False
+    ) -> AddResult:
+        """Embeds and stores images, batch by batch; those that are in the gallery are passed over.
+
+        An image is recognized by its bytes and box, wherever its file is. Each batch that the
+        progress bar counts is stored: it survives the end of this process at any moment, and
+        adding the same images again goes on with the rest.
+
+        Args:
+            crops: the images, as from `find_crops`.
+            skip_bad: Leave out images that cannot be read or stored, and list them in the result.
+            progress: Show a progress bar on standard error.
+
+        Raises:
+            MissingFileError: a file does not exist, without `skip_bad`.
+            InputError: an image cannot be decoded, or its metadata cannot be stored, without
+                `skip_bad`.
+            WriteError: the disk is full.
+        """
+        added = present = 0
+        skipped: list[Skipped] = []
+        entries: dict[Crop, Entry] = {}
+        bad: dict[str, str] = {}
+        repeated: list[Entry] = []
+
+        def new_crops() -> Iterator[Crop]:
+            nonlocal present
+            seen: set[str] = set()
+            with ThreadPoolExecutor(cores()) as pool:
+                iterator = iter(crops)
+                while part := list(islice(iterator, self._batch_size)):
+                    results = list(pool.map(_identify, part))
+                    found = [result for result in results if isinstance(result, Entry)]
+                    known = self._collection.get([entry.id for entry in found])
+                    for crop, result in zip(part, results, strict=True):
+                        if isinstance(result, ExpectedError):
+                            if not skip_bad:
+                                raise result
+                            skipped.append(Skipped(str(crop), str(result)))
+                        elif result.id in known:
+                            present += 1
+                        elif result.id in seen:
+                            repeated.append(result)
+                        else:
+                            seen.add(result.id)
+                            entries[crop] = result
+                            yield crop
+
+        total = len(crops) if isinstance(crops, Sized) else None
+        with progress_bar(Console(stderr=True) if progress else None) as bar:
+            task = bar.add_task("adding", total=total)
+            for batch in self._embedder(self._batch_size).stream(new_crops(), skip_bad):
+                stored = [entries.pop(crop) for crop in batch.images if isinstance(crop, Crop)]
+                if stored:
+                    self._collection.upsert(stored, batch.embeddings)
+                added += len(stored)
+                for crop, reason in batch.skipped:
+                    assert isinstance(crop, Crop)
+                    bad[entries.pop(crop).id] = reason
+                    skipped.append(Skipped(str(crop), reason))
+                bar.update(task, completed=added + present + len(skipped) + len(repeated))
+        skipped += [Skipped(entry.path, bad[entry.id]) for entry in repeated if entry.id in bad]
+        present += sum(entry.id not in bad for entry in repeated)
+        return AddResult(added, present, tuple(skipped))
+
+    def search(
+        self,
+        query: ImageLike,
+        top: int = 10,
+        filters: Filters = Filters(),  # noqa: B008 (frozen)
+        *,
+        rerank: bool = False,
+        expand: bool = False,
+    ) -> list[Match]:
+        """Finds the images that are most similar to a query.
+
+        Args:
+            query: an image (a path, a crop, a Pillow image, a uint8 array [H, W, 3]), an embedding
+                (a floating-point array [E]), or the id of an image of the gallery as a string of 32
+                hexadecimal digits, which then is the first result itself.
+            top: number of results, at most 16,384.
+            filters: conditions on the results.
+            rerank: Order the nearest 1,000 images by k-reciprocal re-ranking.
+            expand: Order the nearest 1,000 images by their similarity to the expanded query, the
+                query plus its 5 nearest images.
+
+        Returns:
+            At most `top` images, best first. The score is the cosine similarity to the query; with
+            `rerank` or `expand` the order is another one.
+
+        Raises:
+            MissingFileError: the file of the query does not exist.
+            InputError: the query cannot be decoded, is no embedding of the gallery's width or has
+                an unknown id; or `top` is out of range.
+        """
+        if not 1 <= top <= MAX_RESULTS:
+            raise InputError(f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top}.")
+        vector = self._vector(query)
+        count = max(top, RERANKED) if rerank or expand else top
+        (found,) = self._collection.nearest(vector[None], count, filters)
+        matches = [Match(entry, min(max(score, -1.0), 1.0)) for entry, score in found]
+        # With fewer than two images there is nothing to order.
+        if (rerank or expand) and len(matches) > 1:
+            head = matches[:RERANKED]
+            order = self._order(vector, [match.entry.id for match in head], rerank, expand)
+            matches[:RERANKED] = [head[i] for i in order]
+        return matches[:top]
+
+    def _order(self, vector: np.ndarray, ids: list[str], rerank: bool, expand: bool) -> np.ndarray:
+        """Orders images by query expansion, re-ranking or both; returns their indices."""
+        embeddings = self._collection.embeddings(ids)
+        # Another process may have removed one meanwhile: it keeps a place.
+        gallery = np.stack([embeddings.get(id, vector) for id in ids])
+        queries = vector[None]
+        if expand:
+            queries = expand_queries(queries, gallery)
+        distances = rerank_distances(queries, gallery) if rerank else -queries @ gallery.T
+        return np.argsort(distances[0], kind="stable")
+
+    def _vector(self, query: ImageLike) -> np.ndarray:
+        """Returns the embedding of a query, float32 [E] of unit length."""
+        if isinstance(query, np.ndarray) and np.issubdtype(query.dtype, np.floating):
+            if query.shape != (self.settings.width,):
+                raise InputError(
+                    f"An embedding of this gallery has the shape ({self.settings.width},), got "
+                    f"{query.shape}."
+                )
+            length = float(np.linalg.norm(query.astype(np.float64)))
+            if not 0 < length < math.inf:
+                raise InputError(f"An embedding must be finite and not zero, got length {length}.")
+            return np.asarray(query / length, np.float32)
+        if isinstance(query, str) and is_id(query):
+            return self.embedding(query)
+        return self._embedder(1)([query])[0]
+
+    def nearest(
+        self,
+        embeddings: np.ndarray,
+        top: int,
+        filters: Filters = Filters(),  # noqa: B008 (frozen)
+    ) -> list[list[tuple[str, float]]]:
+        """Finds ids and scores of many queries, best first: faster than `search` for evaluations.
+
+        Args:
+            embeddings: queries of unit length, float32 [Q, E].
+            top: number of results of each query, at most 16,384.
+            filters: conditions on the results.
+        """
+        found = self._collection.search(embeddings, top, filters, fields=("id",))
+        return [[(row["id"], score) for row, score in hits] for hits in found]
+
+    def entries(
+        self,
+        filters: Filters = Filters(),  # noqa: B008 (frozen)
+        offset: int = 0,
+        limit: int = 50,
+    ) -> list[Entry]:
+        """Reads a page of entries in the order of their ids, which is arbitrary but stays.
+
+        Args:
+            filters: conditions on the entries.
+            offset: number of entries before the page.
+            limit: most entries of the page.
+        """
+        if offset < 0 or limit < 1:
+            raise InputError(f"A page needs an offset and a limit, got {offset} and {limit}.")
+        return self._collection.page(filters, offset, limit)
+
+    def scan(
+        self,
+        filters: Filters = Filters(),  # noqa: B008 (frozen)
+    ) -> Iterator[Entry]:
+        """Yields all entries in the order of their ids."""
+        return self._collection.scan(filters)
+
+    def entry(self, id: str) -> Entry:
+        """Reads an entry.
+
+        Raises:
+            InputError: the gallery has no image of this id.
+        """
+        return self._known(id, self._collection.get([id]))
+
+    def embedding(self, id: str) -> np.ndarray:
+        """Reads the embedding of an image, float32 [E] of unit length.
+
+        Raises:
+            InputError: the gallery has no image of this id.
+        """
+        return self._known(id, self._collection.embeddings([id]))
+
+    def _known(self, id: str, found: Mapping[str, T]) -> T:
+        if id not in found:
+            raise InputError(f"The gallery {self.location} has no image with the id {id!r}.")
+        return found[id]
+
+    def ids_of(self, path: str | os.PathLike[str]) -> list[str]:
+        """Finds the ids of an image file: none, one, or several if boxes of it were added."""
+        return self._collection.ids_of(os.path.abspath(os.path.expanduser(os.fspath(path))))
+
+    def cameras(self) -> list[str]:
+        """Lists the known cameras, sorted."""
+        return self._collection.cameras()
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Removes images, all of them or none.
+
+        Returns:
+            Number of images that were removed.
+
+        Raises:
+            InputError: the gallery has no image of an id.
+        """
+        unique = list(dict.fromkeys(ids))
+        found = self._collection.get(unique)
+        for id in unique:
+            self._known(id, found)
+        self._collection.delete(unique)
+        return len(unique)
+
+    def recall(self, top: int = 10, queries: int = 100) -> float:
+        """Measures the index: share of the exact `top` results of a search that it finds.
+
+        Args:
+            top: results of a search.
+            queries: images of the gallery to search for, taken at random.
+
+        Returns:
+            Recall from 0 to 1, averaged over the queries; 1 in an empty gallery.
+        """
+        self._collection.flush()
+        # Ids are digests, so that the first are a random sample.
+        sample = [entry.id for entry in self._collection.page(Filters(), 0, queries)]
+        if not sample:
+            return 1.0
+        embeddings = self._collection.embeddings(sample)
+        vectors = np.stack([embeddings[id] for id in sample])
+        best = np.full((len(sample), top), -np.inf, np.float32)
+        scan = self._collection.scan_embeddings()
+        while part := [embedding for _, embedding in islice(scan, 1000)]:
+            both = np.concatenate([best, vectors @ np.stack(part).T], axis=1)
+            best = -np.partition(-both, top - 1, axis=1)[:, :top]
+        found = self.nearest(vectors, top)
+        # Results that are as near as the exact ones count, also if they are others.
+        least = best.min(axis=1, where=np.isfinite(best), initial=np.inf) - 1e-5
+        hits = [
+            sum(score >= limit for _, score in row) / np.isfinite(exact).sum()
+            for row, limit, exact in zip(found, least, best, strict=True)
+        ]
+        return min(float(np.mean(hits)), 1.0)
+
+    @property
+    def location(self) -> str:
+        """Directory or URL."""
+        return self._collection.location
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """Model of the embeddings: the one given to `open`, or the directory's copy.
+
+        Raises:
+            InputError: no model was given, and the gallery is on a server; or the copy is damaged.
+            MissingFileError: the copy is not there.
+        """
+        if self._given_model is not None:
+            return self._given_model
+        if is_url(self.location):
+            raise InputError(
+                f"To embed images, a gallery on a server ({self.location}) needs its model."
+            )
+        model = load_model(Path(self.location, _MODEL))
+        embedder = Embedder(model, 1, self.settings.flip, self.settings.dim)
+        self.settings.check_embedder(self.location, embedder)
+        return model
+
+    def _embedder(self, batch_size: int) -> Embedder:
+        return Embedder(self.model, batch_size, self.settings.flip, self.settings.dim)
+
+    def __len__(self) -> int:
+        return len(self._collection)
+
+    def __enter__(self) -> "Gallery":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the gallery, which other processes can then open."""
+        self._resources.close()
+
+
+def is_id(text: str) -> bool:
+    """Tells whether a text has the form of an entry's id."""
+    return len(text) == _ID_DIGITS and not set(text) - set("0123456789abcdef")
+
+
+def _identify(crop: Crop) -> Entry | ExpectedError:
+    """Makes the entry of a crop, or says why it cannot be stored."""
+    try:
+        path = os.path.abspath(crop.path)
+        check_text("A path", path, MAX_PATH)
+        for text in (crop.camera, *crop.labels):
+            check_text(f"A camera or label (of {path})", text, MAX_TEXT)
+        if len(crop.labels) > MAX_LABELS:
+            raise InputError(f"{path} has {len(crop.labels)} labels, more than {MAX_LABELS}.")
+        if crop.time is not None and not math.isfinite(crop.time):
+            raise InputError(f"The time of {path} must be finite, got {crop.time}.")
+        return Entry(
+            _content_id(Path(path), crop.box),
+            path,
+            crop.box,
+            crop.camera,
+            crop.time,
+            crop.labels,
+        )
+    except ExpectedError as error:
+        return error
+
+
+def _content_id(path: Path, box: tuple[int, int, int, int] | None) -> str:
+    try:
+        # Devices and pipes have no end.
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not an image file.")
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no image {path}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if box is not None:
+        digest.update(f" box {','.join(map(str, box))}".encode())
+    return digest.hexdigest()[:_ID_DIGITS]
+
+
+def _check_directory(directory: Path, create: bool) -> None:
+    """Checks that a directory has a gallery, or is to have one and holds nothing else."""
+    if (directory / _SETTINGS).exists():
+        return
+    if not create:
+        raise MissingFileError(
+            f"{directory} is not a gallery: it has no {_SETTINGS}. `rmgl gallery add` makes one."
+        )
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is not a directory.")
+    # The lock is there if making the gallery was interrupted.
+    if directory.is_dir() and not (directory / _LOCK).exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not a gallery, and holds other files.")
+
+
+@contextmanager
+def _only_process(directory: Path, patience: float) -> Iterator[None]:
+    """Keeps other processes from opening the directory, which would be refused by Milvus Lite.
+
+    Raises:
+        InputError: another process has it open.
+        WriteError: the directory cannot be written.
+    """
+    lock = directory / _LOCK
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, patience=patience))
+        except TimeoutError as error:
+            holder = (_read(lock) or "").strip()
+            raise InputError(
+                f"The gallery {directory} is open in another process"
+                f"{f' ({holder})' if holder else ''}; only one at a time can use it."
+            ) from error
+        lock.write_text(f"process {os.getpid()}")
+        yield
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(errors="replace")
+    except FileNotFoundError:
+        return None

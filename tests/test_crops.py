@@ -1,0 +1,135 @@
+"""Crops found in files, directories, globs and CSV files, and their pixels."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.errors import InputError, MissingFileError
+from rmgl_jax.gallery.crops import Crop, find_crops, read_crop
+
+
+def save(path, seed=0, size=(24, 12), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def write_csv(directory, text):
+    path = directory / "crops.csv"
+    path.write_text(text)
+    return path
+
+
+def test_find_crops_searches_directories_at_any_depth_in_order(tmp_path):
+    names = ["a.png", "a/b.jpg", "a/c/d.TIFF", "b.gif", "c.webp", "d.bmp", "e.ppm"]
+    for name in reversed(names):
+        save(tmp_path / name)
+    for name in ("notes.txt", ".hidden.png", "._a.png", "film.mpg", "page.eps"):
+        (tmp_path / name).write_text("no image")
+    found = list(find_crops([str(tmp_path)]))
+    assert [crop.path for crop in found] == sorted(tmp_path / name for name in names)
+    assert {crop.camera for crop in found} == {""}
+    assert read_crop(found[1]).size == (12, 24)
+
+
+def test_find_crops_takes_files_and_globs(tmp_path):
+    for name in ("a.png", "b/0007_c3s1_000001_00.png", "b/c/[1].png"):
+        save(tmp_path / name)
+    (tmp_path / "b" / "c" / "notes.txt").write_text("no image")
+    (tmp_path / "photo").write_bytes((tmp_path / "a.png").read_bytes())
+    assert list(find_crops([tmp_path / "photo"])) == [Crop(tmp_path / "photo")]
+    of_person = Crop(tmp_path / "b" / "0007_c3s1_000001_00.png", pid=7, camera="3")
+    assert list(find_crops([tmp_path / "b" / "*"])) == [of_person]
+    deep = list(find_crops([f"{tmp_path}/b/**/*", tmp_path / "a.png"]))
+    assert deep == [of_person, Crop(tmp_path / "b" / "c" / "[1].png"), Crop(tmp_path / "a.png")]
+    # A file whose name looks like a glob is that file.
+    assert list(find_crops([tmp_path / "b" / "c" / "[1].png"])) == [deep[1]]
+
+
+def test_find_crops_reads_csv(tmp_path):
+    save(tmp_path / "frames" / "0002_c1s1_000451_03.png")
+    path = write_csv(
+        tmp_path,
+        "\ufeffpath,left,top,right,bottom,pid,camid,time,labels\n"
+        "frames/0002_c1s1_000451_03.png,1.4,2,9,20.6,5,door,2024-03-01T12:00:00+01:00,red; bag;\n"
+        "\n"
+        "frames/0002_c1s1_000451_03.png,,,,,,,1709290800.5,\n"
+        f'"{tmp_path}/frames/0002_c1s1_000451_03.png",,,,,,,2024-03-01T11:00:00Z,\n',
+    )
+    image = tmp_path / "frames" / "0002_c1s1_000451_03.png"
+    assert list(find_crops([path])) == [
+        Crop(image, (1, 2, 9, 21), 5, "door", 1709290800.0, ("red", "bag")),
+        Crop(image, None, 2, "1", 1709290800.5),
+        Crop(image, None, 2, "1", 1709290800.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: .*path is missing"),
+        ("path\n", "no crops"),
+        ("image\na.png\n", "line 1: .*image is unknown; path is missing"),
+        ("path,left,top\na.png,1,2\n", "line 1: .*right is missing; bottom is missing"),
+        ("path,path\na.png,a.png\n", "line 1: .*path is there twice"),
+        ("path,pid\na.png,1\na.png,x\n", "line 3: .*'x'"),
+        ("path,pid\na.png,1,2\n", "line 2"),
+        ("path,pid\na.png\n", "line 2"),
+        ("path,pid\n,1\n", "line 2 has no path"),
+        ("path,time\na.png,yesterday\n", "line 2: .*yesterday"),
+        ("path,time\na.png,nan\n", "line 2: .*nan"),
+        ("path,left,top,right,bottom\na.png,5,0,5,9\n", r"line 2: .*\[5, 0, 5, 9\]"),
+        ("path,left,top,right,bottom\na.png,5,,6,9\n", "line 2: "),
+        ("path,left,top,right,bottom\na.png,0,0,inf,9\n", "line 2: "),
+        ('path\n"a.png\n', "not a CSV file"),
+    ],
+)
+def test_find_crops_names_line_of_bad_csv(text, message, tmp_path):
+    save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=rf"crops\.csv.*{message}"):
+        list(find_crops([write_csv(tmp_path, text)]))
+
+
+def test_find_crops_names_what_is_missing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, name in (("none.png", r"none\.png"), ("empty", "empty"), ("*.png", r"\*\.png")):
+        with pytest.raises(MissingFileError, match=name):
+            list(find_crops([tmp_path / source]))
+    with pytest.raises(MissingFileError, match=r"crops\.csv, line 2: .*none\.png"):
+        list(find_crops([write_csv(tmp_path, "path\nnone.png\n")]))
+
+
+def test_read_crop_cuts_box_of_upright_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Turned by 90 degrees.
+    path = save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(read_crop(Crop(path)))
+    np.testing.assert_array_equal(upright, np.rot90(np.asarray(Image.open(path)), -1))
+    assert upright.shape == (12, 24, 3)
+    np.testing.assert_array_equal(read_crop(Crop(path, (2, 3, 9, 10))), upright[3:10, 2:9])
+    np.testing.assert_array_equal(read_crop(Crop(path, (-5, -5, 4, 99))), upright[:, :4])
+    for outside in ((24, 0, 30, 5), (-9, 0, 0, 5), (0, 12, 5, 20)):
+        with pytest.raises(InputError, match=rf"a\.png is 24 x 12 .*{outside[0]}"):
+            read_crop(Crop(path, outside))
+
+
+def test_read_crop_names_files_that_cannot_be_read(tmp_path, monkeypatch):
+    whole = save(tmp_path / "a.png")
+    content = whole.read_bytes()
+    for name, damaged in (
+        ("cut.png", content[:200]),
+        ("text.png", b"text"),
+        ("empty.png", b""),
+        ("page.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"),
+    ):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(InputError, match=name):
+            read_crop(Crop(tmp_path / name))
+    with pytest.raises(MissingFileError, match="none"):
+        read_crop(Crop(tmp_path / "none"))
+    with pytest.raises(InputError, match=tmp_path.name):
+        read_crop(Crop(tmp_path))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(InputError, match=r"a\.png"):
+        read_crop(Crop(whole))
