@@ -227,7 +227,7 @@ def main(arguments: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         print(usage())
     elif name == "serve":
-        importlib.import_module("rmgl_jax.gallery.page").main(_gallery_first(rest))
+        importlib.import_module("rmgl_jax.gallery.serve_command").main(_gallery_first(rest))
     elif name in COMMANDS:
         command = COMMANDS[name]
         prog = f"rmgl gallery {name}"

@@ -30,8 +30,8 @@ from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.access import LOOPBACK_NAMES, Access
 from rmgl_jax.gallery.crops import Crop, read_crop
 from rmgl_jax.gallery.entries import Entry, Match
-from rmgl_jax.gallery.gallery import Gallery
-from rmgl_jax.gallery.search_form import TOPS, SearchForm, parse_form, time_field
+from rmgl_jax.gallery.gallery import Gallery, is_id
+from rmgl_jax.gallery.search_form import LAST_PAGE, TOPS, SearchForm, parse_form, time_field
 from rmgl_jax.gallery.uploads import MAX_BYTES, Upload, UploadStore, decode_upload, jpeg, limit_body
 
 FPR = 1e-3
@@ -153,6 +153,7 @@ class SearchPage:
             count=await self._ask(self.gallery.__len__),
             entries=shown[:PAGE_ENTRIES],
             has_more=len(shown) > PAGE_ENTRIES,
+            is_last=form.page == LAST_PAGE,
         )
 
     async def search(self, request: Request) -> Response:
@@ -271,10 +272,10 @@ class SearchPage:
 
     async def _entry(self, id: str) -> Entry:
         try:
-            # Ids are digests: nothing else reaches the engine.
-            bytes.fromhex(id)
+            if not is_id(id):
+                raise InputError(f"{id!r} is no id.")
             return await self._run(self._reading, self.gallery.entry, id)
-        except (ExpectedError, KeyError, ValueError) as error:
+        except ExpectedError as error:
             raise HTTPException(404, "The gallery has no crop with this id.") from error
 
     async def _ask(self, function: Callable[..., _T], *args: Any, **options: Any) -> _T:

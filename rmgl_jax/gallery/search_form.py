@@ -11,6 +11,8 @@ from rmgl_jax.gallery.entries import Filters
 
 TOPS = (10, 20, 50, 100)
 """Numbers of results to choose from."""
+LAST_PAGE = 300
+"""The last page of entries: the engine counts through all entries before a page."""
 _MAX_TEXT = 200  # characters of a field
 
 
@@ -116,7 +118,7 @@ def parse_form(fields: Fields, cameras: Sequence[str]) -> SearchForm:
         top=_number(text("top"), SearchForm.top, max(TOPS)),
         rerank=bool(text("rerank")),
         expand=bool(text("expand")),
-        page=_number(text("page"), 1, 1_000_000),
+        page=_number(text("page"), 1, LAST_PAGE),
     )
 
 

@@ -9,6 +9,8 @@ import tyro
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingPackageError
+from rmgl_jax.export.model_file import load_model
+from rmgl_jax.gallery.gallery import COLLECTION, Gallery
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -20,7 +22,7 @@ class ServeOptions:
     """Serve the search page of a gallery, on this machine only unless --host says otherwise."""
 
     gallery: tyro.conf.Positional[str]
-    """Directory of the gallery, or http://HOST:PORT of a Milvus server."""
+    """Directory of the gallery, or http://HOST:PORT of a Milvus server (also --gallery URL)."""
     port: int = 8000
     """Port of the page; 0 takes a free one."""
     host: str = "127.0.0.1"
@@ -28,7 +30,9 @@ class ServeOptions:
     token: str | None = None
     """Secret of at least 16 characters that visitors must give."""
     model: Path | None = None
-    """Run directory or model file, for a gallery on a Milvus server."""
+    """Run directory or model file; needed with a server."""
+    name: str = COLLECTION
+    """Name of the collection on a server."""
     debug: bool = False
     """Show the traceback of every error."""
 
@@ -80,13 +84,10 @@ def serve(options: ServeOptions, console: Console) -> None:
         raise MissingPackageError(
             f"The search page needs {error.name}: pip install 'rmgl_jax[gallery]'."
         ) from error
-    from rmgl_jax.export.model_file import load_model
-    from rmgl_jax.gallery.gallery import Gallery
-
     model = None if options.model is None else load_model(options.model)
     with (
         listen(options.host, options.port) as listener,
-        Gallery.open(options.gallery, model) as gallery,
+        Gallery.open(options.gallery, model, name=options.name) as gallery,
     ):
         app = make_app(
             gallery, options.token, names={*_LOOPBACK, options.host, socket.gethostname()}
