@@ -83,7 +83,10 @@ def render(run: RunFiles, seen: Inspection | None = None) -> str:
         seen: the model's view of the images; None leaves them out.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rmgl_jax.report"),
+        loader=jinja2.ChoiceLoader(
+            # The second has what the pages of the package share.
+            [jinja2.PackageLoader("rmgl_jax.report"), jinja2.PackageLoader("rmgl_jax")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,47 +1,18 @@
 """The page in a browser, by mouse, keyboard and touch."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.network,
-    pytest.mark.skipif(
-        not (BROWSER and DRIVER),
-        reason="no Chromium with its driver; on Debian: apt-get install chromium chromium-driver",
-    ),
-]
+from tests.browser import clear_logs, headless_browser, needs_browser, requested_urls, set_size
+
+pytestmark = [pytest.mark.network, needs_browser]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium that records its console and its requests."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    # No sandbox, as tests may run as root, and none of Chromium's own traffic.
-    for argument in [
-        "headless=new",
-        "no-sandbox",
-        "disable-dev-shm-usage",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-    ]:
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with headless_browser() as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -49,23 +20,14 @@ def opened(browser, finished):
     """Opens the page in a given size; at the end, asserts no console message and no request."""
 
     def open_page(width, height):
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 600})
+        set_size(browser, width, height)
         browser.get(finished.path.as_uri())
         return browser
 
-    for kind in ("performance", "browser"):
-        browser.get_log(kind)  # discards earlier entries
+    clear_logs(browser)
     yield open_page
     assert browser.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert [url for url in urls if not url.startswith("data:")] == [finished.path.as_uri()]
+    assert requested_urls(browser) == [finished.path.as_uri()]
 
 
 def visible_lists(browser) -> list[tuple[str, float]]:
