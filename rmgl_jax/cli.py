@@ -19,6 +19,7 @@ COMMANDS = {
     "train": Command("rmgl_jax.experiment.train_command", "train on a prepared dataset, or resume"),
     "evaluate": Command("rmgl_jax.experiment.evaluate_command", "CMC and mAP of a trained model"),
     "embed": Command("rmgl_jax.gallery.embed_files", "embeddings of image files"),
+    "export": Command("rmgl_jax.export.command", "write a model as ONNX, StableHLO or one file"),
     "report": Command("rmgl_jax.report.command", "write a run as one self-contained page"),
 }
 
