@@ -1,6 +1,8 @@
 """Stripe pooling in ONNX's operators; the functions of `rmgl_jax.models.pooling`, for NCHW maps."""
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -23,62 +25,61 @@ def activation_balanced_pool(
     graph: GraphWriter, maps: str, channels: int, height: int, stripes: int, reduce: Pooling
 ) -> str:
     """Pools each of S stripes of equal significance: `[B, C, H, W] -> [B, S, C]`."""
-    bounds = activation_balanced_bounds(graph, maps, channels, height, stripes)  # [B, S-1]
-    lower, upper = (
-        graph.add("Pad", bounds, graph.constant(pads), graph.constant(value, np.int32))
-        for pads, value in (([0, 1, 0, 0], 0), ([0, 0, 0, 1], height))
-    )
-    lower, upper = (graph.add("Unsqueeze", x, graph.constant([2])) for x in (lower, upper))
-    row = graph.constant([[range(height)]], np.int32)
-    inside = graph.add(
-        "And", graph.add("LessOrEqual", lower, row), graph.add("Less", row, upper)
-    )  # [B, S, H]
+    inside = activation_balanced_rows(graph, maps, channels, height, stripes)
     return _BALANCED[reduce](graph, maps, inside)
 
 
-def activation_balanced_bounds(
+def activation_balanced_rows(
     graph: GraphWriter, maps: str, channels: int, height: int, stripes: int
 ) -> str:
-    """Inner bounds of S stripes of equal significance: `[B, C, H, W] -> int32 [B, S-1]`.
+    """Rows of S >= 2 stripes of equal significance, as zeros and ones.
 
-    ONNX's ArgMax would find the row of a channel's maximum, but OpenVINO computes it by a partial
-    sort that may return any of several equal maxima. A channel counts before row h if its maximum
-    over the first h rows is that over all rows: comparisons and integer sums, which an engine
-    cannot round.
+    The construction is one that OpenVINO 2026.4 computes as it is written. Its ArgMax, which would
+    find the row of a channel, may return any of several equal maxima; and it computes a sum or
+    product with a constant wrongly if a reduction comes right before. So a channel counts before
+    row h if its maximum over the first h rows is that over all rows, and instead of the bounds
+    there are the sets of rows above them, which are compared, united and shifted.
+
+    Returns:
+        `[B, C, H, W] -> float32 [B, S, H]`.
     """
     rows = graph.reduce("Max", maps, axis=3)  # [B, C, H]
     is_peak = graph.add("Equal", rows, graph.reduce("Max", rows, axis=2, keepdims=True))
-    peaks = graph.add("CumSum", graph.cast(is_peak, np.int32), graph.constant(2))
-    reached = graph.add("Greater", peaks, graph.constant(0, np.int32))
-    count = graph.reduce("Sum", graph.cast(reached, np.int32), axis=1, keepdims=True)  # [B, 1, H]
+    peaks = graph.add("CumSum", graph.cast(is_peak, np.float32), graph.constant(2))
+    reached = graph.cast(graph.add("Greater", peaks, _constant(graph, 0)), np.float32)
+    count = graph.reduce("Sum", reached, axis=1, keepdims=True)  # [B, 1, H], H(h) for h = 1..H
 
-    inner = np.arange(1, stripes)
-    scaled = graph.add("Mul", count, graph.constant(stripes, np.int32))
-    limits = graph.constant(channels * inner[None, :, None], np.int32)
-    below = graph.cast(graph.add("LessOrEqual", scaled, limits), np.int32)  # [B, S-1, H]
-    bounds = graph.reduce("Sum", below, axis=2)
+    row = np.arange(height)[None, None]
+    above = _constant(graph, row < 0)
+    parts = []
+    for k in range(1, stripes):
+        # The rows above bound k as Eq. 10 has it, and one more row than above the bound before.
+        below = graph.add("LessOrEqual", count, _constant(graph, channels * k // stripes))
+        shift = graph.constant([0, 0, 1, 0, 0, -1])
+        shifted = graph.add("Pad", above, shift, _constant(graph, 1))
+        above = graph.add("Max", graph.cast(below, np.float32), shifted)
+        # As many rows as there are stripes below remain for them.
+        parts.append(graph.add("Mul", above, _constant(graph, row < height - stripes + k)))
+    middle = [graph.add("Sub", lower, upper) for upper, lower in pairwise(parts)]
+    last = graph.add("Sub", _constant(graph, 1), parts[-1])
+    return graph.add("Concat", parts[0], *middle, last, axis=1)
 
-    # The running maximum of bounds - k that leaves a row to every stripe. It is at least 0, so that
-    # the zeros of the triangle do not count.
-    slack = graph.add("Sub", bounds, graph.constant(inner, np.int32))
-    slack = graph.add("Max", slack, graph.constant(0, np.int32))
-    triangle = graph.constant(np.tri(stripes - 1)[None], np.int32)
-    earlier = graph.add("Mul", graph.add("Unsqueeze", slack, graph.constant([1])), triangle)
-    slack = graph.reduce("Max", earlier, axis=2)
-    slack = graph.add("Min", slack, graph.constant(height - stripes, np.int32))
-    return graph.add("Add", slack, graph.constant(inner, np.int32))
+
+def _constant(graph: GraphWriter, values: Any) -> str:
+    return graph.constant(values, np.float32)
 
 
 def _balanced_max(graph: GraphWriter, maps: str, inside: str) -> str:
     rows = graph.add("Unsqueeze", graph.reduce("Max", maps, axis=3), graph.constant([1]))
-    inside = graph.add("Unsqueeze", inside, graph.constant([2]))
-    lowest = graph.constant(_LOWEST, np.float32)
-    return graph.reduce("Max", graph.add("Where", inside, rows, lowest), axis=3)
+    is_inside = graph.add("Greater", inside, _constant(graph, 0))
+    is_inside = graph.add("Unsqueeze", is_inside, graph.constant([2]))
+    return graph.reduce(
+        "Max", graph.add("Where", is_inside, rows, _constant(graph, _LOWEST)), axis=3
+    )
 
 
 def _balanced_mean(graph: GraphWriter, maps: str, inside: str) -> str:
     rows = graph.transpose(graph.reduce("Mean", maps, axis=3), [0, 2, 1])  # [B, H, C]
-    inside = graph.cast(inside, np.float32)
     count = graph.reduce("Sum", inside, axis=2, keepdims=True)
     return graph.add("MatMul", graph.add("Div", inside, count), rows)
 
