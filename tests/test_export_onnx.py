@@ -31,29 +31,31 @@ TINY = replace(
 )
 """Both branches, both paths, balanced stripes on the original path."""
 
+# Few, because each is compiled: choices that do not affect each other are made together.
 VARIANTS = {
     "published": TINY,
-    "one path": replace(TINY, paths=("original",), abp="off"),
-    "receptive only": replace(TINY, paths=("receptive",), receptive_global=False),
-    "global branch": replace(TINY, granularities=(1, 3), original_global=False),
-    "six stripes": replace(TINY, granularities=(6,), receptive_stripes=(2,)),
-    "one receptive stripe": replace(
-        TINY, receptive_stripes=(1, 3), abp_paths=("original", "receptive")
+    "original path": replace(
+        TINY, granularities=(1, 3), paths=("original",), abp="test", original_global=False
+    ),
+    "receptive path": replace(
+        TINY, paths=("receptive",), receptive_global=False, fold_at="stem", stride_in_1x1=True
     ),
     "other poolings": replace(
         TINY,
+        receptive_stripes=(1, 3),
         abp_paths=("original", "receptive"),
         balanced_pool="max",
         uniform_pool="mean",
         global_pool="mean",
         reduction_relu=True,
     ),
-    "ABP in tests": replace(TINY, abp="test", paths=("original",)),
-    "folded input": replace(TINY, fold_at="input"),
-    "folded stem": replace(TINY, fold_at="stem", stride_in_1x1=True),
-    "folded res4": replace(TINY, fold_at="res4", last_stage="res4"),
-    "folded res5": replace(TINY, fold_at="res5"),
-    "deeper": replace(TINY, depth=(2, 1, 2, 1), width=3, granularities=(2,)),
+    "folded input": replace(
+        TINY, granularities=(6,), receptive_stripes=(2,), fold_at="input", abp="off"
+    ),
+    "folded output": replace(TINY, fold_at="res5"),
+    "res4": replace(
+        TINY, granularities=(2,), depth=(2, 1, 2, 1), width=3, fold_at="res4", last_stage="res4"
+    ),
 }
 
 
