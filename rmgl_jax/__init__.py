@@ -40,12 +40,15 @@ _MODULE_OF = {
     "RankMetrics": "rmgl_jax.evaluation.ranking",
     "TrainedModel": "rmgl_jax.export.model_file",
     "evaluate": "rmgl_jax.experiment.evaluate",
+    "export_onnx": "rmgl_jax.export.files",
+    "export_stablehlo": "rmgl_jax.export.files",
     "load_model": "rmgl_jax.export.model_file",
     "prepare_dataset": "data_prep.preparing",
     "presets_for": "rmgl_jax.experiment.presets",
     "rank_metrics": "rmgl_jax.evaluation.ranking",
     "rerank": "rmgl_jax.evaluation.reranking",
     "save_model": "rmgl_jax.export.model_file",
+    "save_model_folder": "rmgl_jax.export.model_card",
     "train": "rmgl_jax.experiment.run",
 }
 

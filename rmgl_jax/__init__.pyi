@@ -13,6 +13,9 @@ from rmgl_jax.evaluation.result import EvaluationResult as EvaluationResult
 from rmgl_jax.experiment.evaluate import evaluate as evaluate
 from rmgl_jax.experiment.presets import presets_for as presets_for
 from rmgl_jax.experiment.run import train as train
+from rmgl_jax.export.files import export_onnx as export_onnx
+from rmgl_jax.export.files import export_stablehlo as export_stablehlo
+from rmgl_jax.export.model_card import save_model_folder as save_model_folder
 from rmgl_jax.export.model_file import TrainedModel as TrainedModel
 from rmgl_jax.export.model_file import load_model as load_model
 from rmgl_jax.export.model_file import save_model as save_model

@@ -26,6 +26,7 @@ COMMANDS = {
         "rmgl_jax.experiment.calibrate_command", "measure thresholds for the same person"
     ),
     "gallery": Command("rmgl_jax.gallery.command", "add images to a gallery and search it"),
+    "export": Command("rmgl_jax.export.command", "write a model as ONNX, StableHLO or one file"),
     "report": Command("rmgl_jax.report.command", "write a run as one self-contained page"),
 }
 

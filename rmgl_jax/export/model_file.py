@@ -44,6 +44,7 @@ from rmgl_jax.evaluation.projection import (
     projection_from_file,
     projection_to_file,
 )
+from rmgl_jax.export.hub import resolve
 from rmgl_jax.export.run_checkpoint import read_checkpoint
 from rmgl_jax.export.weights import (
     check_finite,
@@ -86,12 +87,13 @@ class TrainedModel:
 def load_model(
     path: str | os.PathLike[str], step: int | None = None, best: bool = False
 ) -> TrainedModel:
-    """Loads a model from a run directory or a model file.
+    """Loads a model from a run directory, a model file, a model folder or the Hugging Face hub.
 
     Run directories are only read, which is safe while training is running.
 
     Args:
-        path: run directory, or `.safetensors` file of `save_model`.
+        path: run directory, `.safetensors` file of `save_model`, folder of `save_model_folder`, or
+            "ORGANIZATION/NAME" on the hub if there is no such path; see `hub.resolve`.
         step: training step of the checkpoint to load from a run directory; by default the latest
             undamaged one.
         best: Load the checkpoint with the greatest mAP among those that were evaluated.
@@ -101,8 +103,9 @@ def load_model(
         InputError: the model file is damaged, of another format or does not fit its configuration;
             or `step` and `best` exclude each other or do not apply.
         CheckpointError: there is no checkpoint of `step`, or it is damaged.
+        MissingPackageError: the path names a model on the hub, and huggingface_hub is missing.
     """
-    path = Path(path).expanduser()
+    path = resolve(path)
     if path.suffix == SUFFIX and not path.is_dir():
         if best or step is not None:
             raise InputError(f"{path} holds one model: step and best apply to run directories.")

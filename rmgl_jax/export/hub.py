@@ -1,0 +1,54 @@
+"""Finds the model file that a path names: the file itself, a model folder, or one on the hub."""
+
+import importlib
+import os
+import re
+from pathlib import Path
+
+from data_prep.errors import MissingFileError, MissingPackageError
+from rmgl_jax.training.run_directory import CONFIG_NAME
+
+MODEL_NAME = "model.safetensors"
+"""Name of the model file in a model folder, and in a repository of the Hugging Face hub."""
+
+_REPOSITORY = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """Returns the run directory or model file that `path` names.
+
+    A directory with a model file and no run is a model folder. A path that does not exist and has
+    the form `ORGANIZATION/NAME` or `ORGANIZATION/NAME@REVISION` is a repository of the Hugging Face
+    hub, unless there is a directory `ORGANIZATION`. Of a repository only the model file is read.
+
+    Raises:
+        MissingPackageError: the path would be on the hub, and huggingface_hub is not installed.
+        MissingFileError: the hub or its local cache does not have the model, or cannot be reached.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        file = path / MODEL_NAME
+        return file if file.is_file() and not (path / CONFIG_NAME).exists() else path
+    repository = _REPOSITORY.fullmatch(path.as_posix())
+    if path.exists() or path.parent.is_dir() or repository is None or path.suffix == ".safetensors":
+        return path
+    return _download(repository["name"], repository["revision"])
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"There is no run directory or model file {repository}. To load it from the Hugging "
+            "Face hub, install huggingface_hub: pip install 'rmgl_jax[hub]'."
+        ) from error
+    try:
+        return Path(hub.hf_hub_download(repository, MODEL_NAME, revision=revision))
+    # Errors of the network, of the cache and of the hub are of these two types.
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingFileError(
+            f"There is no run directory or model file {repository}, and {MODEL_NAME} of "
+            f"{repository} on the Hugging Face hub cannot be loaded: {reason}"
+        ) from error
