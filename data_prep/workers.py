@@ -83,8 +83,13 @@ def _map(
 
 def _start(work: Callable[..., Any], stack: ExitStack) -> subprocess.Popen[bytes]:
     """A process that runs `work` on the chunks it is sent, until the stack is closed."""
+    # In a group of its own, because Ctrl-C in a terminal reaches the whole group of the parent
+    # process, also while the worker still imports what it needs.
     worker = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", _PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
     )
     stack.callback(_stop, worker)
     _send(worker, sys.path)
