@@ -139,6 +139,8 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         console.print("Interrupted.")
+        if jax.distributed.is_initialized():
+            _leave_others(130, _SECONDS_TO_LEAVE)
         sys.exit(130)
     except Exception as error:
         is_lost = _is_peer_lost(error)
