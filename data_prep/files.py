@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-import socket
+import platform
 import stat
 import sys
 import time
@@ -135,7 +135,7 @@ def held(path: Path, hint: str = "") -> Iterator[None]:
             file.close()
             file = _open_lock(path)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         try:
             yield

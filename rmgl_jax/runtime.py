@@ -165,6 +165,8 @@ def _exit_interrupted(console: Console, error: BaseException | None = None) -> N
     reason = str(error) if isinstance(error, KeyboardInterrupt) else ""
     if not interrupts.said():
         console.print(reason or "Interrupted.", markup=False, highlight=False)
+    if jax.distributed.is_initialized():
+        _leave_others(interrupts.STATUS, _SECONDS_TO_LEAVE)
     sys.exit(interrupts.STATUS)
 
 
