@@ -56,7 +56,7 @@ def image_problem(path: Encoded) -> str | None:
     except FileNotFoundError:
         return "cannot be read (No such file or directory)"
     except (ExpectedError, ValueError) as error:
-        return str(error)
+        return str(error).removeprefix(f"{path} ")
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     if not encoded:

@@ -63,9 +63,7 @@ def test_image_problem_refuses_pipes_devices_and_huge_files(tmp_path):
     (tmp_path / "huge.jpg").touch()
     os.truncate(tmp_path / "huge.jpg", 2**40)
     problems = dict(bad_images(sorted(tmp_path.iterdir()), "checking"))
-    assert {path.name: str(path) in problem for path, problem in problems.items()} == dict.fromkeys(
-        ("huge.jpg", "loop.jpg", "pipe.jpg", "zero.jpg"), True
-    )
+    assert [path.name for path in problems] == ["huge.jpg", "loop.jpg", "pipe.jpg", "zero.jpg"]
     assert f"{2**40:,}" in problems[tmp_path / "huge.jpg"]
 
 
