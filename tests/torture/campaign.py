@@ -18,6 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from data_prep.errors import InputError
 from rmgl_jax.training.run_info import commit_of
 from tests.torture import processes
@@ -193,10 +195,16 @@ def _worker(core: int, root: Path) -> ProcessPoolExecutor:
 
 def start_worker(core: int, root: Path) -> None:
     """Prepares a process to run cases: all its children run on one core."""
-    # Programs are compiled once for all processes. JAX reads these when it is imported.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Programs are compiled once for all processes: forked ones read JAX's settings, new ones the
+    # environment.
+    settings = {
+        "jax_compilation_cache_dir": str(root / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_platforms": "cpu",
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, {core})
     processes.preload()

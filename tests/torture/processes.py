@@ -36,7 +36,7 @@ _OPERATIONS = {
     "os.symlink",
 }
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n((?:[ \t].*\n)*)(.*)")
-TIMEOUT = 90.0
+TIMEOUT = 120.0
 """Seconds after which a command hangs."""
 MEMORY = 6 << 30
 """Bytes of writable memory of a command. Address space is no measure: XLA reserves far more."""

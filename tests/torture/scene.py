@@ -276,7 +276,8 @@ def measure(name: str, job: Job, directory: Path) -> Reference:
         RuntimeError: it failed.
     """
     before = _size(directory)
-    ended = job.run(directory)
+    # Programs are compiled here.
+    ended = job.start(directory).finish(timeout=1200.0)
     if ended.status != 0:
         raise RuntimeError(f"The undisturbed command {name} failed:\n{ended.output}")
     content = fingerprint(directory, job.writes)
