@@ -10,19 +10,13 @@ import sys
 import threading
 from pathlib import Path
 
-from rmgl_jax.export.model_file import TrainedModel
-from rmgl_jax.export.weights import to_arrays, weights_digest
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.gallery import Gallery
-from tests.tiny_model import random_variables
-from tests.trained_run import run_config
+from tests.tiny_gallery import MODEL
 
 
 def main(location: str, batches: int, paths: list[str]) -> None:
-    config = run_config("market1501")
-    variables = random_variables(config.model)
-    model = TrainedModel(config, variables, 1, weights_digest(to_arrays(variables)))
-    with Gallery.open(location, model, create=True) as gallery:
+    with Gallery.open(location, MODEL, create=True) as gallery:
         for number in range(len(paths) // 3):
             if number == batches:
                 delay = random.Random(batches).uniform(0, 0.05)

@@ -1,5 +1,6 @@
 """Files of embeddings that are written batch by batch."""
 
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -122,3 +123,20 @@ def test_files_appear_only_when_complete(suffix, tmp_path):
 def test_files_of_other_suffix_are_rejected(tmp_path):
     with pytest.raises(InputError, match=r"a\.csv"):
         write_embeddings(tmp_path / "a.csv", 5)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_memory_does_not_grow_with_the_number_of_embeddings(suffix, tmp_path):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow", reason="Parquet requires pyarrow")
+    peaks = []
+    for batches in (20, 40):
+        tracemalloc.start()
+        with write_embeddings(tmp_path / f"a.{suffix}", 256) as append:
+            for batch in range(batches):
+                crops = [Crop(Path(f"{batch}/{i}.png"), pid=i, camera="1") for i in range(256)]
+                append(crops, np.full((256, 256), batch, np.float32))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # The embeddings of the larger file take 5 MiB more.
+    assert peaks[1] < peaks[0] + 2**20

@@ -14,49 +14,21 @@ import pytest
 from data_prep.errors import InputError, MissingFileError, MissingPackageError, WriteError
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank
-from rmgl_jax.export.model_file import TrainedModel
-from rmgl_jax.export.weights import to_arrays, weights_digest
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.gallery.entries import Filters
 from rmgl_jax.gallery.gallery import Gallery
 from tests.full_disk import full_disk
-from tests.tiny_model import random_variables
-from tests.tiny_trees import image_bytes
-from tests.trained_run import run_config
+from tests.tiny_gallery import MODEL, make_model, write_crops
 
 pytest.importorskip("pymilvus", reason="the extra gallery is not installed")
 pytest.importorskip("milvus_lite", reason="the extra gallery is not installed")
 pytestmark = pytest.mark.network
 
-CONFIG = run_config("market1501")
-
-
-def make_model(seed=0):
-    variables = random_variables(CONFIG.model, seed)
-    return TrainedModel(CONFIG, variables, step=1, digest=weights_digest(to_arrays(variables)))
-
-
-MODEL = make_model()
-
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """30 images of 3 cameras, of which every second has a time and every third a label."""
-    directory = tmp_path_factory.mktemp("images")
-    found = []
-    for number in range(30):
-        path = directory / f"{number:02}.png"
-        path.write_bytes(image_bytes(number, "PNG"))
-        found.append(
-            Crop(
-                path,
-                camera=str(number % 3),
-                time=float(number) if number % 2 else None,
-                labels=("third",) if number % 3 == 0 else (),
-            )
-        )
-    return found
+    return write_crops(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

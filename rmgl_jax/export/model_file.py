@@ -12,6 +12,7 @@ A model file holds `params` and `batch_stats` as float32 arrays under slash-join
     digest            SHA-256 of the weights
     projection        of the embedding, as JSON: origin, default width and SHA-256; optional, with
                       the arrays `projection/mean` and `projection/components`
+    calibration       thresholds for "same person?", as JSON; optional
     metadata_digest   SHA-256 of the other metadata
 """
 
@@ -35,6 +36,7 @@ from rmgl_jax.config import ExperimentConfig, ModelConfig
 from rmgl_jax.data.images import DECODING
 from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.devices import data_mesh
+from rmgl_jax.evaluation.calibration import Calibration
 from rmgl_jax.evaluation.embedding import embedding_width
 from rmgl_jax.evaluation.projection import (
     PROJECTION_ARRAYS,
@@ -72,6 +74,8 @@ class TrainedModel:
     """SHA-256 of the variables, the same from a checkpoint and from a model file."""
     projection: Projection | None = None
     """Projection of the embedding to fewer dimensions."""
+    calibration: Calibration | None = None
+    """Score thresholds for "same person?"."""
 
     @property
     def trained_on(self) -> str:
@@ -123,8 +127,7 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
         WriteError: the file cannot be written.
     """
     path = Path(path).expanduser()
-    if path.suffix != SUFFIX:
-        raise InputError(f"A model file must end in {SUFFIX}, got {path}.")
+    check_model_suffix(path)
     arrays = to_arrays(model.variables)
     layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
     check_layout(f"The model for {path}", layout, model.config.model)
@@ -142,11 +145,23 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
         added, metadata["projection"] = projection_to_file(model.projection)
         check_finite(f"The model for {path}", added)
         arrays |= added
+    if model.calibration is not None:
+        metadata["calibration"] = model.calibration.to_json()
     metadata["metadata_digest"] = _metadata_digest(metadata)
     try:
         write_bytes(path, save(arrays, metadata))
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def check_model_suffix(path: Path) -> None:
+    """Checks the name of a model file that is to be written.
+
+    Raises:
+        InputError: it does not end in `.safetensors`.
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"A model file must end in {SUFFIX}, got {path}.")
 
 
 def _read_model_file(path: Path) -> TrainedModel:
@@ -166,7 +181,7 @@ def _read_model_file(path: Path) -> TrainedModel:
             }
             check_layout(str(path), layout, config.model)
             arrays = {name: file.get_tensor(name) for name in slices}
-            projection = None
+            projection = calibration = None
             if "projection" in metadata:
                 projection = projection_from_file(
                     str(path),
@@ -174,6 +189,8 @@ def _read_model_file(path: Path) -> TrainedModel:
                     metadata["projection"],
                     embedding_width(config.model),
                 )
+            if "calibration" in metadata:
+                calibration = Calibration.from_json(metadata["calibration"])
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a complete {SUFFIX} file: {error}.") from error
     check_finite(str(path), arrays)
@@ -184,7 +201,7 @@ def _read_model_file(path: Path) -> TrainedModel:
         )
     replicated = NamedSharding(data_mesh(), PartitionSpec())
     variables = jax.device_put(from_arrays(arrays), replicated)
-    return TrainedModel(config, variables, step, digest, projection)
+    return TrainedModel(config, variables, step, digest, projection, calibration)
 
 
 def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[ExperimentConfig, int]:

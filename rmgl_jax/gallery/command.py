@@ -19,7 +19,11 @@ from rmgl_jax.export.model_file import TrainedModel, load_model
 from rmgl_jax.gallery.crops import Crop, find_crops, parse_time
 from rmgl_jax.gallery.entries import Entry, Filters
 from rmgl_jax.gallery.gallery import COLLECTION, Gallery, is_id
+from rmgl_jax.gallery.milvus import is_url
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
+
+# False positive rate of a search that names none.
+_FPR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class AddOptions:
     """Camera of all these images; by default that of their names or CSV file."""
     label: tuple[str, ...] = ()
     """Labels that all these images get, in addition to those of a CSV file."""
-    flip: bool | None = None
-    """Average each embedding with that of the mirrored image; by default on in a new gallery."""
+    flip: bool = True
+    """Average each embedding with that of the mirrored image; later additions are as the first."""
     dim: int | None = None
     """Width of projected embeddings in a new gallery; by default they are whole."""
     index: Literal["exact", "hnsw"] | None = None
@@ -87,6 +91,9 @@ class SearchOptions:
     """Order the nearest 1,000 images by k-reciprocal re-ranking."""
     expand: bool = False
     """Order the nearest 1,000 images by query expansion."""
+    fpr: float | None = None
+    """False positive rate at which results are called the same person; by default 1e-3, if the
+    model is calibrated (`rmgl calibrate`)."""
     model: Path | None = None
     """Run directory or model file; needed with a server."""
     name: str = COLLECTION
@@ -139,7 +146,7 @@ def add(options: AddOptions) -> None:
         options.gallery,
         _model(options.model),
         create=True,
-        flip=options.flip,
+        flip=None if options.flip else False,
         dim=options.dim,
         index=options.index,
         name=options.name,
@@ -151,6 +158,7 @@ def add(options: AddOptions) -> None:
             "added": result.added,
             "present": result.present,
             "skipped": [skipped._asdict() for skipped in result.skipped],
+            "wide": list(result.wide),
             "images": len(gallery),
             "recall_at_10": gallery.recall(10) if approximate else None,
         }
@@ -162,6 +170,11 @@ def add(options: AddOptions) -> None:
     _print(f"{text}.")
     if approximate:
         _print(f"Recall of the index: {outcome['recall_at_10']:.4f} of the exact 10 best.")
+    if result.wide:
+        _print(
+            f"{len(result.wide):,} are wider than high, as person crops rarely are; the first is "
+            f"{result.wide[0]}."
+        )
     for path, reason in result.skipped:
         _print(f"Skipped {path}: {reason}")
 
@@ -173,10 +186,41 @@ def search(options: SearchOptions) -> None:
         matches = gallery.search(
             options.image, options.top, filters, rerank=options.rerank, expand=options.expand
         )
+        rule = _same_person(gallery, options)
+    same = [match.score > rule[1] if rule else None for match in matches]
     if options.json:
-        return _print_json([{"score": match.score, **asdict(match.entry)} for match in matches])
-    rows = [(f"{match.score:.4f}", *_cells(match.entry)) for match in matches]
-    _print_table(("score", *_COLUMNS), rows)
+        return _print_json(
+            [
+                {"score": match.score, "same_person": decision, **asdict(match.entry)}
+                for match, decision in zip(matches, same, strict=True)
+            ]
+        )
+    words = {True: "yes", False: "no", None: ""}
+    rows = [
+        (f"{match.score:.4f}", words[decision], *_cells(match.entry))
+        for match, decision in zip(matches, same, strict=True)
+    ]
+    _print_table(("score", "same person", *_COLUMNS), rows)
+    if rule:
+        _print(f"Same person: score above {rule[1]:.4f}, measured for an FPR of {rule[0]:g}.")
+
+
+def _same_person(gallery: Gallery, options: SearchOptions) -> tuple[float, float] | None:
+    """Returns a false positive rate of the model's calibration with its threshold, if any."""
+    # On a server, a search by id needs no model.
+    known = options.model is not None or not is_url(gallery.location)
+    calibration = gallery.model.calibration if known else None
+    settings = gallery.settings
+    if calibration is None or not calibration.applies_to(settings.digest, settings.flip):
+        if options.fpr is not None:
+            raise InputError(
+                "The model has no thresholds for this gallery; `rmgl calibrate` measures them."
+            )
+        return None
+    fpr = _FPR if options.fpr is None else options.fpr
+    if options.fpr is None and all(point.fpr != fpr for point in calibration.points):
+        return None
+    return fpr, calibration.threshold(fpr)
 
 
 def list_images(options: ListOptions) -> None:
@@ -314,11 +358,13 @@ def _cells(entry: Entry) -> tuple[str, ...]:
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table()
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for cells in rows:
+    # Metadata that no image has need no column.
+    shown = [i for i, name in enumerate(columns) if name == "path" or any(row[i] for row in rows)]
+    for i in shown:
+        table.add_column(columns[i], overflow="fold")
+    for row in rows:
         # Text is shown as it is: names of files may look like markup.
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
+        table.add_row(*(Text(_printable(row[i])) for i in shown))
     Console().print(table)
 
 

@@ -126,6 +126,16 @@ def cut(image: Image.Image, crop: Crop) -> Image.Image:
     return image.crop(inside)
 
 
+def shape_note(name: str, image: Image.Image) -> str | None:
+    """Says that an image does not have the shape of a person crop; None if it does."""
+    if image.width <= image.height:
+        return None
+    return (
+        f"{name} is {image.width} x {image.height} pixels, wider than high: person crops are "
+        "usually higher than wide."
+    )
+
+
 @cache
 def formats() -> tuple[str, ...]:
     """Names of the image formats that are read."""

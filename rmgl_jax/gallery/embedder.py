@@ -151,7 +151,8 @@ class Embedder:
         def read_batches() -> Iterator[np.ndarray]:
             iterator, first = iter(images), 0
             while items := list(islice(iterator, batch_size)):
-                good, bad = [], []
+                good: list[ImageLike] = []
+                bad: list[BadImage] = []
                 # All batches have one size, so that one program is compiled.
                 pixels = np.zeros((batch_size, *config.image_size, 3), np.uint8)
                 found = _read_batch(pool, items, first, config.image_size)

@@ -81,6 +81,8 @@ class AddResult:
     """Number of images that were there before, or came more than once."""
     skipped: tuple[Skipped, ...] = ()
     """Images that cannot be read, with the reasons."""
+    wide: tuple[str, ...] = ()
+    """Added images that are wider than high, which person crops rarely are."""
 
 
 def check_text(name: str, text: str, most: int | None = None) -> None:

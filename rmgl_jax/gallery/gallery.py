@@ -1,11 +1,10 @@
 """A gallery of person crops that lasts on disk and is searched by image, embedding or id."""
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,20 +14,19 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError, MissingFileError
-from data_prep.files import locked, write_text
+from data_prep.files import write_text
 from data_prep.workers import cores
 from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank as rerank_distances
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
 from rmgl_jax.gallery.crops import Crop
+from rmgl_jax.gallery.directory import MODEL, SETTINGS, check_directory, only_process, read_text
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
-from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped, check_text
+from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
+from rmgl_jax.gallery.identify import identify, is_id, is_wide
 from rmgl_jax.gallery.milvus import (
-    MAX_LABELS,
-    MAX_PATH,
     MAX_RESULTS,
-    MAX_TEXT,
     Collection,
     connect,
     disconnect,
@@ -36,6 +34,7 @@ from rmgl_jax.gallery.milvus import (
     open_collection,
     read_settings,
 )
+from rmgl_jax.gallery.recall import measure_recall
 from rmgl_jax.gallery.settings import Settings
 
 COLLECTION = "rmgl_gallery"
@@ -46,9 +45,6 @@ PATIENCE = 10.0
 """Seconds to wait for another process that has the same directory open."""
 
 T = TypeVar("T")
-
-_ID_DIGITS = 32
-_MODEL, _SETTINGS, _LOCK = "model.safetensors", "gallery.json", "gallery.lock"
 
 
 class Gallery:
@@ -123,9 +119,9 @@ class Gallery:
                 resources.callback(disconnect, client, place)
                 text, source = read_settings(client, place, name), f"The gallery {name} on {place}"
             else:
-                _check_directory(Path(place), create)
-                resources.enter_context(_only_process(Path(place), patience))
-                text, source = _read(Path(place, _SETTINGS)), str(Path(place, _SETTINGS))
+                check_directory(Path(place), create)
+                resources.enter_context(only_process(Path(place), patience))
+                text, source = read_text(Path(place, SETTINGS)), str(Path(place, SETTINGS))
             if text is not None:
                 settings = Settings.from_json(text, source)
                 settings.check(place, requested)
@@ -146,9 +142,9 @@ class Gallery:
             )
             if text is None and not is_url(place):
                 assert model is not None
-                save_model(model, Path(place, _MODEL))
+                save_model(model, Path(place, MODEL))
                 # Last, so that a gallery with settings is complete.
-                write_text(Path(place, _SETTINGS), settings.to_json())
+                write_text(Path(place, SETTINGS), settings.to_json())
             return cls(collection, settings, model, batch_size, resources.pop_all())
 
     def add(
@@ -175,6 +171,7 @@ class Gallery:
         skipped: list[Skipped] = []
         entries: dict[Crop, Entry] = {}
         bad: dict[str, str] = {}
+        wide: list[str] = []
         repeated: list[Entry] = []
 
         def new_crops() -> Iterator[Crop]:
@@ -183,7 +180,7 @@ class Gallery:
             with ThreadPoolExecutor(cores()) as pool:
                 iterator = iter(crops)
                 while part := list(islice(iterator, self._batch_size)):
-                    results = list(pool.map(_identify, part))
+                    results = list(pool.map(identify, part))
                     found = [result for result in results if isinstance(result, Entry)]
                     known = self._collection.get([entry.id for entry in found])
                     for crop, result in zip(part, results, strict=True):
@@ -208,6 +205,9 @@ class Gallery:
                 if stored:
                     self._collection.upsert(stored, batch.embeddings)
                 added += len(stored)
+                wide += [
+                    str(crop) for crop in batch.images if isinstance(crop, Crop) if is_wide(crop)
+                ]
                 for crop, reason in batch.skipped:
                     assert isinstance(crop, Crop)
                     bad[entries.pop(crop).id] = reason
@@ -215,7 +215,7 @@ class Gallery:
                 bar.update(task, completed=added + present + len(skipped) + len(repeated))
         skipped += [Skipped(entry.path, bad[entry.id]) for entry in repeated if entry.id in bad]
         present += sum(entry.id not in bad for entry in repeated)
-        return AddResult(added, present, tuple(skipped))
+        return AddResult(added, present, tuple(skipped), tuple(wide))
 
     def search(
         self,
@@ -248,7 +248,9 @@ class Gallery:
                 an unknown id; or `top` is out of range.
         """
         if not 1 <= top <= MAX_RESULTS:
-            raise InputError(f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top}.")
+            raise InputError(
+                f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top:,}."
+            )
         vector = self._vector(query)
         count = max(top, RERANKED) if rerank or expand else top
         (found,) = self._collection.nearest(vector[None], count, filters)
@@ -382,26 +384,7 @@ class Gallery:
         Returns:
             Recall from 0 to 1, averaged over the queries; 1 in an empty gallery.
         """
-        self._collection.flush()
-        # Ids are digests, so that the first are a random sample.
-        sample = [entry.id for entry in self._collection.page(Filters(), 0, queries)]
-        if not sample:
-            return 1.0
-        embeddings = self._collection.embeddings(sample)
-        vectors = np.stack([embeddings[id] for id in sample])
-        best = np.full((len(sample), top), -np.inf, np.float32)
-        scan = self._collection.scan_embeddings()
-        while part := [embedding for _, embedding in islice(scan, 1000)]:
-            both = np.concatenate([best, vectors @ np.stack(part).T], axis=1)
-            best = -np.partition(-both, top - 1, axis=1)[:, :top]
-        found = self.nearest(vectors, top)
-        # Results that are as near as the exact ones count, also if they are others.
-        least = best.min(axis=1, where=np.isfinite(best), initial=np.inf) - 1e-5
-        hits = [
-            sum(score >= limit for _, score in row) / np.isfinite(exact).sum()
-            for row, limit, exact in zip(found, least, best, strict=True)
-        ]
-        return min(float(np.mean(hits)), 1.0)
+        return measure_recall(self._collection, top, queries)
 
     @property
     def location(self) -> str:
@@ -422,7 +405,7 @@ class Gallery:
             raise InputError(
                 f"To embed images, a gallery on a server ({self.location}) needs its model."
             )
-        model = load_model(Path(self.location, _MODEL))
+        model = load_model(Path(self.location, MODEL))
         embedder = Embedder(model, 1, self.settings.flip, self.settings.dim)
         self.settings.check_embedder(self.location, embedder)
         return model
@@ -442,91 +425,3 @@ class Gallery:
     def close(self) -> None:
         """Closes the gallery, which other processes can then open."""
         self._resources.close()
-
-
-def is_id(text: str) -> bool:
-    """Tells whether a text has the form of an entry's id."""
-    return len(text) == _ID_DIGITS and not set(text) - set("0123456789abcdef")
-
-
-def _identify(crop: Crop) -> Entry | ExpectedError:
-    """Makes the entry of a crop, or says why it cannot be stored."""
-    try:
-        path = os.path.abspath(crop.path)
-        check_text("A path", path, MAX_PATH)
-        for text in (crop.camera, *crop.labels):
-            check_text(f"A camera or label (of {path})", text, MAX_TEXT)
-        if len(crop.labels) > MAX_LABELS:
-            raise InputError(f"{path} has {len(crop.labels)} labels, more than {MAX_LABELS}.")
-        if crop.time is not None and not math.isfinite(crop.time):
-            raise InputError(f"The time of {path} must be finite, got {crop.time}.")
-        return Entry(
-            _content_id(Path(path), crop.box),
-            path,
-            crop.box,
-            crop.camera,
-            crop.time,
-            crop.labels,
-        )
-    except ExpectedError as error:
-        return error
-
-
-def _content_id(path: Path, box: tuple[int, int, int, int] | None) -> str:
-    try:
-        # Devices and pipes have no end.
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is not an image file.")
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-    except FileNotFoundError as error:
-        raise MissingFileError(f"There is no image {path}.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if box is not None:
-        digest.update(f" box {','.join(map(str, box))}".encode())
-    return digest.hexdigest()[:_ID_DIGITS]
-
-
-def _check_directory(directory: Path, create: bool) -> None:
-    """Checks that a directory has a gallery, or is to have one and holds nothing else."""
-    if (directory / _SETTINGS).exists():
-        return
-    if not create:
-        raise MissingFileError(
-            f"{directory} is not a gallery: it has no {_SETTINGS}. `rmgl gallery add` makes one."
-        )
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is not a directory.")
-    # The lock is there if making the gallery was interrupted.
-    if directory.is_dir() and not (directory / _LOCK).exists() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not a gallery, and holds other files.")
-
-
-@contextmanager
-def _only_process(directory: Path, patience: float) -> Iterator[None]:
-    """Keeps other processes from opening the directory, which would be refused by Milvus Lite.
-
-    Raises:
-        InputError: another process has it open.
-        WriteError: the directory cannot be written.
-    """
-    lock = directory / _LOCK
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock, patience=patience))
-        except TimeoutError as error:
-            holder = (_read(lock) or "").strip()
-            raise InputError(
-                f"The gallery {directory} is open in another process"
-                f"{f' ({holder})' if holder else ''}; only one at a time can use it."
-            ) from error
-        lock.write_text(f"process {os.getpid()}")
-        yield
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text(errors="replace")
-    except FileNotFoundError:
-        return None

@@ -145,15 +145,7 @@ class Collection:
         """Reads entries in the order of their ids, from the one numbered `offset` on."""
         if offset + limit > MAX_RESULTS:
             return list(islice(self.scan(filters), offset, offset + limit))
-        with milvus_errors(self.location):
-            rows = self.client.query(
-                self.name,
-                filter=expression(filters),
-                output_fields=list(_FIELDS),
-                offset=offset,
-                limit=limit,
-                iterator="True",  # Milvus Lite then sorts by id, as servers always do.
-            )
+        rows = self._page(expression(filters), _FIELDS, limit, offset)
         return [_to_entry(row) for row in rows]
 
     def scan(self, filters: Filters) -> Iterator[Entry]:
@@ -168,18 +160,26 @@ class Collection:
     def _iterate(
         self, filters: Filters, fields: Sequence[str], chunk: int
     ) -> Iterator[dict[str, Any]]:
+        conditions = expression(filters)
+        last = ""
+        while rows := self._page(_all_of(conditions, f"id > {_quote(last)}"), fields, chunk):
+            yield from rows
+            last = rows[-1]["id"]
+
+    def _page(
+        self, conditions: str, fields: Sequence[str], limit: int, offset: int = 0
+    ) -> list[dict[str, Any]]:
+        """Reads rows in the order of their ids."""
         with milvus_errors(self.location):
-            iterator = self.client.query_iterator(
+            rows: list[dict[str, Any]] = self.client.query(
                 self.name,
-                batch_size=chunk,
-                filter=expression(filters),
+                filter=conditions,
                 output_fields=list(fields),
+                offset=offset,
+                limit=limit,
+                iterator="True",  # Milvus Lite then sorts by id, as servers always do.
             )
-            try:
-                while rows := iterator.next():
-                    yield from rows
-            finally:
-                iterator.close()
+        return rows
 
     def ids_of(self, path: str) -> list[str]:
         """Finds the ids of a path: several if boxes of it were added."""
@@ -303,7 +303,8 @@ def open_collection(
             kind, params = _INDEXES[index]
             indexes = client.prepare_index_params()
             indexes.add_index("embedding", index_type=kind, metric_type="IP", params=params)
-            client.create_index(name, indexes)
+            # Loading waits for it.
+            client.create_index(name, indexes, sync=False)
         client.load_collection(name)
     return Collection(client, name, location, index)
 
@@ -359,7 +360,11 @@ def expression(filters: Filters) -> str:
         parts.append(f"time < {float(filters.before)!r}")
     if filters.labels:
         parts.append(f"array_contains_all(labels, {_quote_all(filters.labels)})")
-    return " and ".join(parts)
+    return _all_of(*parts)
+
+
+def _all_of(*conditions: str) -> str:
+    return " and ".join(filter(None, conditions))
 
 
 # These are the escapes that Milvus Lite and servers both know; other characters stand for

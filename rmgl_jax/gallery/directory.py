@@ -1,0 +1,57 @@
+"""The directory of a gallery: its files, and the lock that keeps other processes out."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from data_prep.errors import InputError, MissingFileError
+from data_prep.files import locked
+
+MODEL, SETTINGS, LOCK = "model.safetensors", "gallery.json", "gallery.lock"
+"""Names of the files of a gallery."""
+
+
+def check_directory(directory: Path, create: bool) -> None:
+    """Checks that a directory has a gallery, or is to have one and holds nothing else."""
+    if (directory / SETTINGS).exists():
+        return
+    if not create:
+        raise MissingFileError(
+            f"{directory} is not a gallery: it has no {SETTINGS}. `rmgl gallery add` makes one."
+        )
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is not a directory.")
+    # The lock is there if making the gallery was interrupted.
+    if directory.is_dir() and not (directory / LOCK).exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not a gallery, and holds other files.")
+
+
+@contextmanager
+def only_process(directory: Path, patience: float) -> Iterator[None]:
+    """Keeps other processes from opening the directory, which would be refused by Milvus Lite.
+
+    Raises:
+        InputError: another process has it open.
+        WriteError: the directory cannot be written.
+    """
+    lock = directory / LOCK
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, patience=patience))
+        except TimeoutError as error:
+            holder = (read_text(lock) or "").strip()
+            raise InputError(
+                f"The gallery {directory} is open in another process"
+                f"{f' ({holder})' if holder else ''}; only one at a time can use it."
+            ) from error
+        lock.write_text(f"process {os.getpid()}")
+        yield
+
+
+def read_text(file: Path) -> str | None:
+    """Reads a file; None if it is not there."""
+    try:
+        return file.read_text(errors="replace")
+    except FileNotFoundError:
+        return None

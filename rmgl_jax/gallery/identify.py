@@ -1,0 +1,76 @@
+"""Ids of images by their content, and the entries that crops become in a gallery."""
+
+import hashlib
+import math
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from data_prep.errors import ExpectedError, InputError, MissingFileError
+from rmgl_jax.gallery.crops import Crop, formats
+from rmgl_jax.gallery.entries import Entry, check_text
+from rmgl_jax.gallery.milvus import MAX_LABELS, MAX_PATH, MAX_TEXT
+
+_ID_DIGITS = 32
+# EXIF's orientation, and those of its values that turn an image by 90 degrees.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+
+def is_id(text: str) -> bool:
+    """Tells whether a text has the form of an entry's id."""
+    return len(text) == _ID_DIGITS and not set(text) - set("0123456789abcdef")
+
+
+def identify(crop: Crop) -> Entry | ExpectedError:
+    """Makes the entry of a crop, or says why it cannot be stored."""
+    try:
+        path = os.path.abspath(crop.path)
+        check_text("A path", path, MAX_PATH)
+        for text in (crop.camera, *crop.labels):
+            check_text(f"A camera or label (of {path})", text, MAX_TEXT)
+        if len(crop.labels) > MAX_LABELS:
+            raise InputError(f"{path} has {len(crop.labels)} labels, more than {MAX_LABELS}.")
+        if crop.time is not None and not math.isfinite(crop.time):
+            raise InputError(f"The time of {path} must be finite, got {crop.time}.")
+        return Entry(
+            _content_id(Path(path), crop.box),
+            path,
+            crop.box,
+            crop.camera,
+            crop.time,
+            crop.labels,
+        )
+    except ExpectedError as error:
+        return error
+
+
+def _content_id(path: Path, box: tuple[int, int, int, int] | None) -> str:
+    try:
+        # Devices and pipes have no end.
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not an image file.")
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no image {path}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if box is not None:
+        digest.update(f" box {','.join(map(str, box))}".encode())
+    return digest.hexdigest()[:_ID_DIGITS]
+
+
+def is_wide(crop: Crop) -> bool:
+    """Tells whether a crop is wider than high, which person crops rarely are."""
+    if crop.box is not None:
+        left, top, right, bottom = crop.box
+        return right - left > bottom - top
+    try:
+        # This reads the header only.
+        with Image.open(crop.path, formats=formats()) as image:
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            return (image.height > image.width) if turned else (image.width > image.height)
+    # A header that is damaged is reported by whoever decodes the image.
+    except Exception:
+        return False
