@@ -31,9 +31,13 @@ def tiny_config(granularities=(2,), **train) -> ExperimentConfig:
 
 
 def small_config(**train) -> ExperimentConfig:
-    """`tiny_config` with a network that ends at res4, which compiles faster."""
+    """`tiny_config` with a network that compiles in half the time.
+
+    It ends at res4 and has one path, whose stripes are folded, unfolded and balanced.
+    """
     config = tiny_config(**train)
-    return replace(config, model=replace(config.model, last_stage="res4"))
+    model = replace(config.model, last_stage="res4", paths=("receptive",), abp_paths=("receptive",))
+    return replace(config, model=model)
 
 
 def tiny_batch(seed: int = 0) -> dict[str, np.ndarray]:
