@@ -176,20 +176,21 @@ def own_config(name):
 
 @pytest.fixture(scope="module")
 def trained_only(own):
-    """A finished run on training images alone, and what it returned and printed."""
-    console = recorder()
+    """A finished run on training images alone: what it returned, printed and wrote by each step."""
+    console, written = recorder(), []
     result = train(
         own_config("train_only"),
         own / "run",
         source=own / "train_only",
         data_dir=own / "data",
         console=console,
+        on_step=lambda done: written.append({path.name for path in (own / "run").iterdir()}),
     )
-    return own / "run", result, console.file.getvalue()
+    return own / "run", result, console.file.getvalue(), written
 
 
 def test_training_without_test_set_evaluates_nothing(trained_only):
-    workdir, result, printed = trained_only
+    workdir, result, printed, _ = trained_only
     assert result is None
     assert not (workdir / "result.json").exists()
     assert "folder/train_only has no query and gallery images: nothing was evaluated" in printed
@@ -197,7 +198,13 @@ def test_training_without_test_set_evaluates_nothing(trained_only):
     model = load_model(workdir)
     assert model.config.model.num_classes == 4
     assert {record["kind"] for record in read_metrics(workdir)} == {"train"}
-    assert (workdir / "run.json").exists()
+
+
+def test_run_info_is_written_before_the_first_checkpoint(trained_only):
+    """A process that is killed after its last checkpoint leaves nothing for the next one to do."""
+    *_, written = trained_only
+    assert written
+    assert all("run.json" in names for names in written)
 
 
 def test_finished_run_without_test_set_returns_none_again(own, trained_only):
@@ -283,6 +290,27 @@ def fails(own, trained_only, tmp_path):
         return str(caught.value)
 
     return fail
+
+
+def test_test_set_without_matches_is_refused_before_training(tmp_path):
+    """Query and gallery images of an identity are of the same camera."""
+    source = tmp_path / "images"
+    train_names = [f"{pid:04}_c{camera}_{pid}.png" for pid in range(1, 5) for camera in (1, 2)]
+    write_images(source / "train", train_names)
+    for split in ("query", "gallery"):
+        write_images(source / split, [f"{pid:04}_c1_{split}{pid}.png" for pid in (5, 6)])
+    with pytest.raises(InputError, match="None of the 2 queries has a match"):
+        train(own_config("unmatched"), tmp_path / "run", source=source, data_dir=tmp_path / "data")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workdir", ["run[1]", "back\\slash"])
+def test_workdir_that_cannot_hold_checkpoints(workdir, fails, tmp_path):
+    """Reported before any data is prepared."""
+    data_dir = tmp_path / "data"
+    message = fails(InputError, tmp_path / workdir, data_dir=data_dir, source=tmp_path)
+    assert workdir in message
+    assert not data_dir.exists()
 
 
 @pytest.mark.parametrize("workdir", ["", "  ", "gs://bucket/run"])

@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 
+from data_prep.errors import InputError
 from experiments import market_rmgl
 from rmgl_jax.config import ExperimentConfig, LossConfig
 from rmgl_jax.training.run_directory import (
@@ -13,9 +14,12 @@ from rmgl_jax.training.run_directory import (
     MIGRATIONS,
     ConfigChangedError,
     Migration,
+    check_config_digest,
+    config_digest,
     config_to_json,
     differences,
     init_run_directory,
+    json_digest,
     migrate,
     read_config,
 )
@@ -89,6 +93,56 @@ def test_init_run_directory_compares_every_field(tmp_path):
         path.write_text(json.dumps(changed))
         with pytest.raises(ConfigChangedError, match=rf": {name} was something else, is now"):
             init_run_directory(CONFIG, tmp_path)
+
+
+def without(tree, name):
+    """A copy of a tree without one of its fields."""
+    copied = json.loads(json.dumps(tree))
+    *parents, last = name.split(".")
+    part = copied
+    for parent in parents:
+        part = part[parent]
+    del part[last]
+    return copied
+
+
+def test_read_config_refuses_every_missing_field(tmp_path):
+    for name in leaves(CONFIG):
+        (tmp_path / CONFIG_NAME).write_text(json.dumps(without(config_to_json(CONFIG), name)))
+        with pytest.raises(InputError, match=rf"config\.json .*missing {name}"):
+            read_config(tmp_path)
+
+
+def test_no_flipped_bit_gives_another_configuration(tmp_path):
+    """It is refused, or changed nothing (white space)."""
+    init_run_directory(CONFIG, tmp_path)
+    path, recorded = tmp_path / CONFIG_NAME, config_digest(tmp_path)
+    content = path.read_bytes()
+    refused = 0
+    for bit in range(0, 8 * len(content), 53):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            found = read_config(tmp_path)
+            check_config_digest(tmp_path, recorded, step=1)
+        except InputError:
+            refused += 1
+        else:
+            assert found == CONFIG
+    assert refused > len(content) / 20
+
+
+def test_config_digest_depends_on_every_field_and_no_white_space(tmp_path):
+    tree = config_to_json(CONFIG)
+    digests = {json_digest(tree)} | {json_digest(without(tree, name)) for name in leaves(CONFIG)}
+    assert len(digests) == 1 + len(list(leaves(CONFIG)))
+    init_run_directory(CONFIG, tmp_path)
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(tree, sort_keys=True))
+    check_config_digest(tmp_path, json_digest(tree), step=1)
+    check_config_digest(tmp_path, None, step=1)  # As checkpoints of version 0.2.0.
+    with pytest.raises(InputError, match=r"0123 .* step 7"):
+        check_config_digest(tmp_path, "0123", step=7)
 
 
 def test_differences_lists_changed_leaves():
