@@ -88,7 +88,8 @@ def run_campaign(
     (root / "cases").mkdir(exist_ok=True)
     workers = [_worker(core, root) for core in sorted(os.sched_getaffinity(0))]
     try:
-        if (scene := open_scene(root)) is None or scene.campaign != mine:
+        scene = open_scene(root)
+        if scene is None or scene.campaign != mine or not scene.complete:
             started = time.monotonic()
             workers[0].submit(_make_scene, root, mine).result()
             say(f"The undisturbed commands took {time.monotonic() - started:.0f} s.")

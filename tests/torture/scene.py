@@ -130,6 +130,8 @@ class Scene:
     campaign: dict[str, Any] = field(default_factory=dict)
     """Seed, commit and machine of the campaign that made it."""
     references: dict[str, Reference] = field(default_factory=dict)
+    complete: bool = False
+    """Every job has its reference."""
     alternatives: list[dict[str, str]] = field(default_factory=list)
     """Results of earlier checkpoints, which are right if the output names the damage."""
 
@@ -167,10 +169,11 @@ class Scene:
             shutil.rmtree(directory, ignore_errors=True)
 
     def save(self) -> None:
-        """Writes the references, after which the scene is complete."""
+        """Writes the references."""
         references = {name: vars(reference) for name, reference in self.references.items()}
         tree = {
             "campaign": self.campaign,
+            "complete": self.complete,
             "references": references,
             "alternatives": self.alternatives,
         }
@@ -178,41 +181,52 @@ class Scene:
 
 
 def open_scene(root: Path) -> Scene | None:
-    """Opens a complete scene; None if there is none."""
+    """Opens a scene, complete or not; None if there is none."""
     path = root / "scene.json"
     if not path.exists():
         return None
     found: dict[str, Any] = json.loads(path.read_text())
     references = {name: Reference(**values) for name, values in found["references"].items()}
-    return Scene(root, found["campaign"], references, found["alternatives"])
+    campaign, complete = found["campaign"], found["complete"]
+    return Scene(root, campaign, references, complete, found["alternatives"])
 
 
 def make_scene(root: Path, campaign: dict[str, Any], say: Callable[[str], None]) -> Scene:
     """Runs each job undisturbed and keeps its files and their digests.
 
+    A scene that an interrupted campaign began is continued.
+
     Raises:
         RuntimeError: an undisturbed command failed.
     """
-    scene = Scene(root, campaign)
-    shutil.rmtree(scene.base, ignore_errors=True)
-    scene.base.mkdir(parents=True)
-    write_source(scene.base / "source")
-    write_crops(scene.base / "crops")
-    (scene.base / "out").mkdir()
-    _keep(scene, "prepare", say)
-    _keep(scene, "train", say)
-    _keep_partial(scene, say)
-    _keep_model_file(scene)
-    _keep(scene, "sweep", say)
-    _keep(scene, "cross-dataset table", say)
+    scene = open_scene(root)
+    if scene is None or scene.campaign != campaign:
+        scene = Scene(root, campaign)
+        shutil.rmtree(scene.base, ignore_errors=True)
+        scene.base.mkdir(parents=True)
+        write_source(scene.base / "source")
+        write_crops(scene.base / "crops")
+        (scene.base / "out").mkdir()
+    for name in ("prepare", "train", "sweep", "cross-dataset table"):
+        if name not in scene.references:
+            _keep(scene, name, say)
+            scene.save()
+    if not (scene.base / "partial").exists():
+        _keep_partial(scene, say)
+    if not (scene.base / "weights.safetensors").exists():
+        _keep_model_file(scene)
     for name, job in JOBS.items():
         if name not in scene.references:
             say(f"undisturbed: {name}")
             with scene.copy(job, f"undisturbed {name}") as directory:
                 scene.references[name] = measure(name, job, directory)
-    for step in sorted(int(path.name) for path in (scene.base / "run/checkpoints").glob("[0-9]*")):
+            scene.save()
+    steps = (path.name for path in (scene.base / "run/checkpoints").glob("[0-9]*"))
+    scene.alternatives.clear()
+    for step in sorted(map(int, steps)):
         for name in ("evaluate", "embed", "report"):
             _keep_alternative(scene, name, step)
+    scene.complete = True
     scene.save()
     return scene
 
