@@ -182,7 +182,7 @@ def main():
     parser.add_argument("--dataset", default="market1501")
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=140)
     if arguments.market:
         result, added, searched, queries, through, plain = evaluate(
             arguments.dataset,

@@ -51,9 +51,9 @@ def gallery(tmp_path_factory, images):
 def run(capsys):
     """Runs a command; returns its standard output, as text or as the value of its JSON."""
 
-    def run_command(*arguments, status=0):
+    def run_command(*arguments, status=None):
         capsys.readouterr()
-        if status:
+        if status is not None:
             with pytest.raises(SystemExit) as ended:
                 main([str(argument) for argument in arguments])
             assert ended.value.code == status
@@ -170,6 +170,6 @@ def test_errors_of_json_are_on_standard_error(run, tmp_path, gallery):
 
 
 def test_usage_lists_the_commands(run):
-    shown = run("--help").out
+    shown = run("--help", status=0).out
     assert {*COMMANDS, "serve"} <= set(shown.split())
     assert "destroy" in run("destroy", status=2).err

@@ -270,7 +270,7 @@ def main(arguments: Sequence[str]) -> None:
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
-        sys.exit()
+        sys.exit(0)
     elif name == "serve":
         importlib.import_module("rmgl_jax.gallery.serve_command").main(_gallery_first(rest))
     elif name in COMMANDS:

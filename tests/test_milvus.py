@@ -1,0 +1,112 @@
+"""Rows of a collection in Milvus Lite: they last, and filters mean what they say."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.errors import InputError
+from rmgl_jax.gallery.entries import Entry, Filters
+from rmgl_jax.gallery.milvus import connect, disconnect, open_collection
+from tests.killed_collection import BATCH, WIDTH, rows
+
+pytest.importorskip("pymilvus", reason="the extra gallery is not installed")
+pytest.importorskip("milvus_lite", reason="the extra gallery is not installed")
+
+# Texts that would change an expression if they were pasted into it.
+HOSTILE = [
+    "",
+    '"',
+    "'",
+    "\\",
+    '\\"',
+    '" or camera != "',
+    '"] or (id > "',
+    "{camera}",
+    "$meta",
+    "%",
+    "a\nb",
+    "\\n",
+    "\r\t\x00\x1b\x7f",
+    "日本\U0001f600",
+    "\u2028",
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A collection with a row for each hostile text, in its path, camera and labels."""
+    location = str(tmp_path_factory.mktemp("a \"b' ü"))
+    client = connect(location)
+    collection = open_collection(client, location, "rows", "exact", 2, "")
+    entries = [
+        Entry(f"{number:032x}", f"/{text}", (1, 2, 3, number), text, None, (text, "all"))
+        for number, text in enumerate(HOSTILE)
+    ]
+    collection.upsert(entries, np.eye(2, dtype=np.float32)[[0] * len(entries)])
+    yield collection, entries
+    disconnect(client, location)
+
+
+def test_rows_are_read_as_they_were_written(hostile):
+    collection, entries = hostile
+    assert list(collection.scan(Filters())) == entries
+    assert collection.cameras() == sorted(set(HOSTILE) - {""})
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_filters_take_texts_as_they_are(hostile, text):
+    collection, entries = hostile
+    (expected,) = [entry for entry in entries if entry.camera == text]
+    others = [entry for entry in entries if entry != expected]
+    assert collection.page(Filters(cameras=(text,)), 0, 99) == [expected]
+    assert collection.page(Filters(labels=("all", text)), 0, 99) == [expected]
+    assert collection.page(Filters(not_cameras=(text,)), 0, 99) == others
+    assert collection.ids_of(f"/{text}") == [expected.id]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_filters_never_find_more_than_their_text(hostile, text):
+    collection, entries = hostile
+    found = collection.page(Filters(cameras=(text,)), 0, 99)
+    assert found == [entry for entry in entries if entry.camera == text]
+
+
+def test_filters_refuse_what_is_no_text_or_time():
+    for options in ({"cameras": ("\udcff",)}, {"after": float("nan")}, {"before": float("inf")}):
+        with pytest.raises(InputError):
+            Filters(**options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_survive_kills(tmp_path, seed):
+    location = str(tmp_path)
+    delays = random.Random(seed)
+    acknowledged = 0
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.killed_collection", location],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as writer:
+            for _ in range(delays.randrange(1, 20)):
+                acknowledged = int(writer.stdout.readline())
+            time.sleep(delays.uniform(0, 0.02))
+            writer.kill()
+            acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
+    client = connect(location)
+    collection = open_collection(client, location, "rows", "exact", WIDTH, "")
+    found = list(collection.scan(Filters()))
+    expected = [entry for first in range(0, len(found), BATCH) for entry in rows(first)[0]]
+    assert len(found) == len(collection) >= acknowledged > 0
+    assert found == expected[: len(found)]
+    embeddings = collection.embeddings([entry.id for entry in found[:BATCH]])
+    np.testing.assert_allclose(list(embeddings.values()), rows(0)[1], atol=1e-6)
+    disconnect(client, location)
