@@ -1,6 +1,5 @@
 """A gallery in memory whose embedding is the mean color, for tests of the search page."""
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +9,13 @@ import numpy as np
 from PIL import Image
 
 from data_prep.errors import InputError
+from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.entries import Entry, Filters, Match
+from rmgl_jax.gallery.identify import identify
 
 SIZE = (64, 32)
 NO_FILTERS = Filters()
+SETTINGS = SimpleNamespace(digest="a digest", flip=True)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class FixedCalibration:
     def threshold(self, fpr: float) -> float:
         """The threshold."""
         return self.value
+
+    def applies_to(self, digest: str, flip: bool) -> bool:
+        """Whether the gallery has the embedding that was calibrated."""
+        return (digest, flip) == (SETTINGS.digest, SETTINGS.flip)
 
 
 def stand_in_model(threshold: float | None = None) -> Any:
@@ -42,6 +48,7 @@ class ColorGallery:
 
     stored: list[Entry]
     model: Any = field(default_factory=stand_in_model)
+    settings: Any = field(default_factory=lambda: SETTINGS)
     calls: list[dict[str, Any]] = field(default_factory=list)
     """Options of every search."""
 
@@ -113,5 +120,6 @@ def color_entry(directory: Path, rgb: tuple[int, int, int], name: str, **known: 
     """Writes an image of one color and describes it."""
     path = directory / name
     Image.new("RGB", (SIZE[1], SIZE[0]), rgb).save(path)
-    id = hashlib.sha256(path.read_bytes() + name.encode()).hexdigest()[:32]
-    return replace(Entry(id, str(path), None, "", None, ()), **known)
+    entry = identify(Crop(path))
+    assert isinstance(entry, Entry)
+    return replace(entry, **known)

@@ -6,6 +6,7 @@ import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ pytest.importorskip("python_multipart", reason="the extra `gallery` is not insta
 from starlette.testclient import TestClient
 
 from rmgl_jax.gallery.access import Access
+from rmgl_jax.gallery.crops import Crop
+from rmgl_jax.gallery.identify import identify
 from rmgl_jax.gallery.page import make_app
 from tests.gallery_stand_in import ColorGallery, color_entry, stand_in_model
 
@@ -170,12 +173,20 @@ def test_threshold_divides_the_results(gallery):
     same, below = re.findall(r'<ol class="crops" start="(\d+)">(.*?)</ol>', page.text, re.DOTALL)
     count = len(re.findall("<li", same[1]))
     scores = [float(text) for text in re.findall(r"<b>(-?[\d.]+)</b>", page.text)]
-    assert count == sum(score >= 0.95 for score in scores) > 1
+    assert count == sum(score > 0.95 for score in scores) > 1
     assert (same[0], below[0]) == ("1", str(count + 1))
     assert page.text.count('class="match"') == count
     headers = {"Accept": "application/json"}
     listed = upload(client_of(gallery), encoded((255, 0, 0)), headers=headers).json()
-    assert [item["same_person"] for item in listed] == [score >= 0.95 for score in scores]
+    assert [item["same_person"] for item in listed] == [score > 0.95 for score in scores]
+
+
+def test_threshold_of_another_embedding_is_not_marked(gallery):
+    gallery.model = stand_in_model(0.95)
+    gallery.settings = SimpleNamespace(digest="another", flip=True)
+    headers = {"Accept": "application/json"}
+    found = upload(client_of(gallery), encoded((255, 0, 0)), headers=headers).json()
+    assert {item["same_person"] for item in found} == {None}
 
 
 def test_threshold_is_marked_on_each_result_of_a_changed_order(gallery):
@@ -206,9 +217,9 @@ def test_pictures_are_small_and_without_metadata(gallery, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (2000, 900, 3), np.uint8)
     frame = tmp_path / "frame.jpg"
     Image.fromarray(noise).save(frame, exif=exif, comment=b"private note")
-    known = {"id": "ab" * 16, "path": str(frame), "box": (100, 100, 800, 1900)}
-    gallery.stored.append(color_entry(tmp_path, (1, 1, 1), "x.png", **known))
-    response = client_of(gallery).get("/image/" + "ab" * 16)
+    entry = identify(Crop(frame, (100, 100, 800, 1900)))
+    gallery.stored.append(entry)
+    response = client_of(gallery).get(f"/image/{entry.id}")
     assert response.headers["content-type"] == "image/jpeg"
     assert b"private note" not in response.content
     with Image.open(io.BytesIO(response.content)) as image:
@@ -216,11 +227,13 @@ def test_pictures_are_small_and_without_metadata(gallery, tmp_path):
         assert image.width / image.height == pytest.approx(700 / 1800, abs=0.01)
 
 
-def test_missing_and_damaged_files_have_a_placeholder(client, gallery):
-    a, b = ids(gallery, "ab")
+def test_missing_damaged_and_replaced_files_have_a_placeholder(client, gallery):
+    a, b, c = ids(gallery, "abc")
     Path(gallery.stored[0].path).unlink()
     Path(gallery.stored[1].path).write_bytes(b"no image")
-    for id in (a, b):
+    # Another image under the name of the one that was added.
+    Path(gallery.stored[2].path).write_bytes(encoded((1, 2, 3)))
+    for id in (a, b, c):
         response = client.get(f"/image/{id}")
         assert (response.status_code, response.headers["content-type"]) == (404, "image/svg+xml")
     for page in (client.get("/"), client.get("/search", params={"id": a})):

@@ -132,7 +132,7 @@ def test_upload_filters_and_next_query_by_mouse(browser, address, files, width, 
     assert len(scores) == 20
     assert scores == sorted(scores, reverse=True)
     same = all_of(browser, "section.same li")
-    assert len(same) == sum(score >= 0.9 for score in scores)
+    assert len(same) == sum(score > 0.9 for score in scores)
     assert 0 < len(same) < 20
     # The line between lies below the last result of one list and above the first of the other.
     line = one(browser, "section.below h2").rect["y"]

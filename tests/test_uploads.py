@@ -160,7 +160,7 @@ def test_bombs_are_refused_before_they_are_decoded():
         decode_upload(HOSTILE["png-large.png"], (64, 32))
     flat = io.BytesIO()
     Image.new("1", (4000, MAX_PIXELS // 4000)).save(flat, "PNG")
-    assert decode_upload(flat.getvalue(), (64, 32)).size == (4000, 5000)
+    assert decode_upload(flat.getvalue(), (64, 32)).image.size == (32, 64)
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -216,7 +216,6 @@ def test_whole_images_of_every_mode_are_decoded(kind, mode):
     image.convert(mode).save(buffer, kind)
     upload = decode_upload(buffer.getvalue(), (96, 32))
     assert (upload.image.mode, upload.image.size) == ("RGB", (32, 96))
-    assert upload.size == (60, 120)
     with Image.open(io.BytesIO(upload.preview)) as preview:
         assert (preview.format, preview.size) == ("JPEG", (60, 120))
 
@@ -228,7 +227,6 @@ def test_decoded_upload_is_upright_and_equal_to_other_readers():
     exif[0x0112] = 6
     data = photograph("JPEG", (120, 60), exif=exif)
     upload = decode_upload(data, (96, 32))
-    assert upload.size == (60, 120)
     expected = decode(data, (96, 32))
     np.testing.assert_array_equal(np.asarray(upload.image), expected)
     # Resizing to its own size, as the embedder does, changes nothing.

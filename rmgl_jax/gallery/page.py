@@ -26,11 +26,11 @@ from starlette.types import ASGIApp
 
 from data_prep.errors import ExpectedError, InputError
 from rmgl_jax import __version__
-from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.access import LOOPBACK_NAMES, Access
 from rmgl_jax.gallery.crops import Crop, read_crop
 from rmgl_jax.gallery.entries import Entry, Match
-from rmgl_jax.gallery.gallery import Gallery, is_id
+from rmgl_jax.gallery.gallery import Gallery
+from rmgl_jax.gallery.identify import identify, is_id
 from rmgl_jax.gallery.search_form import LAST_PAGE, TOPS, SearchForm, parse_form, time_field
 from rmgl_jax.gallery.uploads import MAX_BYTES, Upload, UploadStore, decode_upload, jpeg, limit_body
 
@@ -63,7 +63,7 @@ class Result:
     entry: Entry
     score: float
     is_same: bool | None
-    """Whether the score reaches the threshold; None without a threshold."""
+    """Whether the score is above the threshold; None without a threshold."""
     has_file: bool
 
 
@@ -107,7 +107,7 @@ class SearchPage:
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery
         self.uploads = UploadStore()
-        self.threshold = same_person_threshold(gallery.model)
+        self.threshold = same_person_threshold(gallery)
         self.size: tuple[int, int] = gallery.model.config.model.image_size
         self.templates = _environment()
         self.templates.globals |= {
@@ -266,7 +266,7 @@ class SearchPage:
         )
 
     def _result(self, rank: int, match: Match) -> Result:
-        is_same = None if self.threshold is None else match.score >= self.threshold
+        is_same = None if self.threshold is None else match.score > self.threshold
         has_file = os.path.isfile(match.entry.path)
         return Result(rank, match.entry, match.score, is_same, has_file)
 
@@ -302,13 +302,13 @@ class SearchPage:
         return HTMLResponse(self.templates.get_template(name).render(values), status)
 
 
-def same_person_threshold(model: TrainedModel) -> float | None:
-    """Score from which two crops count as the same person; None if the model is not calibrated."""
-    calibration = getattr(model, "calibration", None)
-    if calibration is None:
+def same_person_threshold(gallery: Gallery) -> float | None:
+    """Score above which two crops count as the same person; None if that was not measured."""
+    calibration, settings = gallery.model.calibration, gallery.settings
+    if calibration is None or not calibration.applies_to(settings.digest, settings.flip):
         return None
     try:
-        return float(calibration.threshold(FPR))
+        return calibration.threshold(FPR)
     except InputError as error:
         _log.warning("%s", error)
         return None
@@ -345,20 +345,23 @@ def about(entry: Entry) -> str:
 
 
 def _read_picture(entry: Entry) -> bytes:
-    """Reads the crop of an entry as a small JPEG, which has no metadata of the file."""
-    return jpeg(read_crop(Crop(Path(entry.path), entry.box)), _LARGE)
+    """Reads the crop of an entry as a small JPEG, which has no metadata of the file.
+
+    Raises:
+        ExpectedError: the file is missing, damaged, or no longer the one that was added.
+    """
+    crop = Crop(Path(entry.path), entry.box)
+    found = identify(crop)
+    if isinstance(found, ExpectedError):
+        raise found
+    if found.id != entry.id:
+        raise InputError(f"{entry.path} is no longer the file that was added.")
+    return jpeg(read_crop(crop), _LARGE)
 
 
 def _query_of(upload: Upload) -> Query:
-    width, height = upload.size
-    note = ""
-    if height < width or height > 6 * width:
-        note = (
-            f"This image is {width} x {height} pixels, which is not the shape of a person: results "
-            "are best for a crop of one upright person."
-        )
     picture = "data:image/jpeg;base64," + base64.b64encode(upload.preview).decode()
-    return Query(picture, note=note)
+    return Query(picture, note=upload.note)
 
 
 def _groups(results: Sequence[Result]) -> list[tuple[bool | None, list[Result]]]:

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive
 from data_prep.errors import InputError
 from data_prep.images import FORMATS
 from rmgl_jax.data.images import open_image
+from rmgl_jax.gallery.crops import shape_note
 
 MAX_BYTES = 10_000_000
 """Bytes of an upload."""
@@ -32,8 +33,8 @@ class Upload:
     """RGB pixels of the network's input size, which have the embedding of the whole image."""
     preview: bytes
     """A small JPEG."""
-    size: tuple[int, int]
-    """Width and height of the image that was uploaded."""
+    note: str
+    """A sentence on an unusual shape; empty for that of a person crop."""
 
 
 def decode_upload(encoded: bytes, size: tuple[int, int]) -> Upload:
@@ -69,7 +70,7 @@ def decode_upload(encoded: bytes, size: tuple[int, int]) -> Upload:
         raise InputError(f"The upload is not a whole image of {formats}.") from error
     network_size = (size[1], size[0])
     resized = upright.resize(network_size, Image.Resampling.BICUBIC)
-    return Upload(resized, jpeg(upright), upright.size)
+    return Upload(resized, jpeg(upright), shape_note("The upload", upright) or "")
 
 
 def jpeg(image: Image.Image, bound: tuple[int, int] = _PREVIEW) -> bytes:
