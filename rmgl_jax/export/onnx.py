@@ -197,7 +197,7 @@ def _convolve(graph: GraphWriter, x: str, module: str, layer: Layer) -> str:
     return graph.add("Conv", x, f"{module}/weight", f"{module}/bias", **_window(layer))
 
 
-def _window(layer: Layer) -> dict[str, list[int]]:
+def _window(layer: Layer) -> dict[str, Any]:
     """Attributes of a convolution or a pooling."""
     return {
         "kernel_shape": [layer.kernel] * 2,

@@ -32,16 +32,17 @@ def activation_balanced_pool(
 def activation_balanced_rows(
     graph: GraphWriter, maps: str, channels: int, height: int, stripes: int
 ) -> str:
-    """Rows of S >= 2 stripes of equal significance, as zeros and ones.
+    """Finds the rows of each of S stripes of equal significance, for S >= 2.
 
-    The construction is one that OpenVINO 2026.4 computes as it is written. Its ArgMax, which would
-    find the row of a channel, may return any of several equal maxima; and it computes a sum or
-    product with a constant wrongly if a reduction comes right before. So a channel counts before
-    row h if its maximum over the first h rows is that over all rows, and instead of the bounds
-    there are the sets of rows above them, which are compared, united and shifted.
+    OpenVINO 2026.4 computes this graph as it is written, but not the more direct ones. Its ArgMax,
+    which would find the row of a channel's maximum, may return any of several equal maxima. And it
+    computes a sum or a product wrongly if one side is a constant and the other comes right from a
+    reduction, such as a count. Therefore a channel counts before row h if its maximum over the
+    first h rows equals that over all rows, and bounds are not numbers but the sets of rows above
+    them.
 
     Returns:
-        `[B, C, H, W] -> float32 [B, S, H]`.
+        Zeros and ones: `[B, C, H, W] -> float32 [B, S, H]`.
     """
     rows = graph.reduce("Max", maps, axis=3)  # [B, C, H]
     is_peak = graph.add("Equal", rows, graph.reduce("Max", rows, axis=2, keepdims=True))
@@ -53,12 +54,12 @@ def activation_balanced_rows(
     above = _constant(graph, row < 0)
     parts = []
     for k in range(1, stripes):
-        # The rows above bound k as Eq. 10 has it, and one more row than above the bound before.
+        # Above bound k are the rows that Eq. 10 says, and at least one more than above bound k - 1.
         below = graph.add("LessOrEqual", count, _constant(graph, channels * k // stripes))
         shift = graph.constant([0, 0, 1, 0, 0, -1])
         shifted = graph.add("Pad", above, shift, _constant(graph, 1))
         above = graph.add("Max", graph.cast(below, np.float32), shifted)
-        # As many rows as there are stripes below remain for them.
+        # A row remains for each of the stripes below.
         parts.append(graph.add("Mul", above, _constant(graph, row < height - stripes + k)))
     middle = [graph.add("Sub", lower, upper) for upper, lower in pairwise(parts)]
     last = graph.add("Sub", _constant(graph, 1), parts[-1])
