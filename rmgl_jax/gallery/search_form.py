@@ -19,10 +19,10 @@ _MAX_TEXT = 200  # characters of a field
 class Fields(Protocol):
     """Values of a form or of an address, by field."""
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None, /) -> Any:
         """The last value of a field."""
 
-    def getlist(self, key: Any) -> Sequence[Any]:
+    def getlist(self, key: Any, /) -> Sequence[Any]:
         """All values of a field."""
 
 
