@@ -201,8 +201,8 @@ def damage_images(path, how):
         elif how == "cell is a group":
             place[0, 0] = file["#refs#"].ref
         elif how == "too large":
-            shape = (3, 2**20, 2**20)
-            file.create_dataset("large", shape, np.uint8, chunks=(1, 64, 64))
+            shape = (3, 2**13, 4)
+            file.create_dataset("large", shape, np.uint8, chunks=(1, 64, 4))
             place[0, 0] = file["large"].ref
         elif how == "no pixels":
             file.create_dataset("none", (3, 0, 5), np.uint8)

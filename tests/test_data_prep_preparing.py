@@ -360,6 +360,8 @@ def test_links_out_of_the_root_are_refused(source, data_dir, tmp_path):
     prepare_partial("market1501", tmp_path / "link", data_dir / "first")
     outside = source / "query" / "0001_c3s1_000001_00.jpg"
     outside.symlink_to(secret)
+    with pytest.raises(InputError, match=f"{outside}: leads to {secret}"):
+        prepare_partial("market1501", source, data_dir / "second")
     (source / "query").rename(tmp_path / "query")
     (source / "query").symlink_to(tmp_path / "query", target_is_directory=True)
     with pytest.raises(InputError, match="4 bad files") as error:
