@@ -312,8 +312,8 @@ def test_every_changed_digit_of_a_score_is_seen(directory):
             read_scores(directory)
 
 
-def as_version_0_2_0(directory, scores):
-    """Moves the scores to where Orbax kept them for version 0.2.0."""
+def as_version_0_1_0(directory, scores):
+    """Moves the scores to where Orbax kept them for version 0.1.0."""
     (directory / SCORES_NAME).unlink()
     for step in steps_in(directory):
         path = directory / str(step) / "_CHECKPOINT_METADATA"
@@ -327,8 +327,8 @@ def as_version_0_2_0(directory, scores):
         path.write_text(json.dumps(metadata))
 
 
-def test_scores_of_version_0_2_0_are_read(directory):
-    as_version_0_2_0(directory, {1: 0.75})
+def test_scores_of_version_0_1_0_are_read(directory):
+    as_version_0_1_0(directory, {1: 0.75})
     assert read_scores(directory) == {1: 0.75}
     with open_checkpoints(directory, keep=1) as manager:
         restored = restore(manager, make_state(0))
@@ -339,8 +339,8 @@ def test_scores_of_version_0_2_0_are_read(directory):
 
 
 @pytest.mark.parametrize("damaged", ['{"mean_aq": 0.25}', '{"mean_ap": 0.', None])
-def test_damaged_score_of_version_0_2_0_is_lost_and_not_forgotten(damaged, directory, caplog):
-    as_version_0_2_0(directory, {1: 0.75, 2: 0.5})
+def test_damaged_score_of_version_0_1_0_is_lost_and_not_forgotten(damaged, directory, caplog):
+    as_version_0_1_0(directory, {1: 0.75, 2: 0.5})
     path = directory / "1" / "metrics" / "metrics"
     path.unlink() if damaged is None else path.write_text(damaged)
     with pytest.raises(InputError, match=r"steps \[1\] is lost"):

@@ -278,7 +278,7 @@ def test_load_model_refuses_a_changed_configuration(workdir, tmp_path):
 
 
 def test_load_model_reads_a_checkpoint_without_digest_of_its_configuration(workdir, tmp_path):
-    """As versions until 0.2.0 saved it."""
+    """As version 0.1.0 saved it."""
     earlier = tmp_path / "earlier"
     shutil.copytree(workdir, earlier)
     path = earlier / "checkpoints" / "9" / "_CHECKPOINT_METADATA"

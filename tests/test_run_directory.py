@@ -140,7 +140,7 @@ def test_config_digest_depends_on_every_field_and_no_white_space(tmp_path):
     init_run_directory(CONFIG, tmp_path)
     (tmp_path / CONFIG_NAME).write_text(json.dumps(tree, sort_keys=True))
     check_config_digest(tmp_path, json_digest(tree), step=1)
-    check_config_digest(tmp_path, None, step=1)  # As checkpoints of version 0.2.0.
+    check_config_digest(tmp_path, None, step=1)  # As checkpoints of version 0.1.0.
     with pytest.raises(InputError, match=r"0123 .* step 7"):
         check_config_digest(tmp_path, "0123", step=7)
 

@@ -16,7 +16,7 @@ from rmgl_jax.training.run_directory import check_config_digest, read_config
 from rmgl_jax.training.scores import best_step, list_steps, read_scores
 from rmgl_jax.training.step import TrainState, create_state
 
-_ATTEMPTS = 20
+_ATTEMPTS = 50
 """Bounds the repetitions beside a run that replaces its checkpoints."""
 
 
@@ -43,12 +43,13 @@ def read_checkpoint(
         raise InputError(f"Give either the best checkpoint or that of step {step}, not both.")
     config = read_config(workdir)
     directory = workdir / "checkpoints"
+    like = _abstract_state(config)  # Takes longer than reading does.
     for _ in range(_ATTEMPTS):
         before = list_steps(directory)
         if not before:
             raise MissingFileError(f"{workdir} has no checkpoints yet.")
         try:
-            restored = _restore(directory, config, step, best)
+            restored = _restore(directory, like, step, best)
         except (ExpectedError, OSError):
             # What the run removed or replaced meanwhile was not damaged.
             if list_steps(directory) == before:
@@ -63,9 +64,7 @@ def read_checkpoint(
     )
 
 
-def _restore(
-    directory: Path, config: ExperimentConfig, step: int | None, best: bool
-) -> checkpoints.Restored:
+def _restore(directory: Path, like: Any, step: int | None, best: bool) -> checkpoints.Restored:
     with checkpoints.open_for_reading(directory) as manager:
         if best:
             step = best_step(read_scores(directory), manager.all_steps())
@@ -74,7 +73,7 @@ def _restore(
                     f"None of the checkpoints in {directory} was evaluated, so that none is the "
                     f"best; they are of steps {sorted(manager.all_steps())}."
                 )
-        restored = checkpoints.restore(manager, _abstract_state(config), step)
+        restored = checkpoints.restore(manager, like, step)
     if restored is None:
         raise MissingFileError(f"{directory} has no checkpoints yet.")
     return restored

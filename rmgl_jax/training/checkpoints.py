@@ -262,7 +262,8 @@ def restore(
                     f"The checkpoint of step {candidate} in {manager.directory} cannot be read: "
                     f"{reason}"
                 ) from error
-            logger.warning("The checkpoint of step %d cannot be used: %s", candidate, reason)
+            if (Path(manager.directory) / str(candidate)).exists():  # Not removed by a run.
+                logger.warning("The checkpoint of step %d cannot be used: %s", candidate, reason)
             skipped[candidate] = reason[:300]
     if skipped:
         reasons = "; ".join(f"step {number}: {skipped[number]}" for number in sorted(skipped))

@@ -1,8 +1,8 @@
 """Scores of a run's checkpoints: the mAP of every evaluated step, in `checkpoints/scores.json`.
 
 The scores decide which checkpoint is the best, so the file has a digest, and a lost score is an
-error instead of another choice. Runs of version 0.2.0 and earlier kept each score in the directory
-of its checkpoint; those are read as well.
+error instead of another choice. Earlier versions kept each score in the directory
+of its checkpoint; those scores are read as well.
 """
 
 import json
@@ -132,7 +132,7 @@ def custom_metadata(directory: Path, step: int) -> dict[str, Any]:
 
 
 def _earlier_scores(directory: Path) -> dict[int, float | None]:
-    """Reads the scores that version 0.2.0 kept in the directories of the checkpoints."""
+    """Reads the scores that earlier versions kept in the directories of the checkpoints."""
     scores: dict[int, float | None] = {}
     for step in list_steps(directory):
         if "scores" in custom_metadata(directory, step):
