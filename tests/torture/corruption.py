@@ -94,12 +94,23 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
             return Record(subject, fault, "refused", detail=ended.last_words)
         found = job.content(directory)
         changed, _ = differences(found, expected)
+        # An earlier checkpoint that was not read stays damaged.
+        unread = {name for name in changed if _is_earlier_checkpoint(name, path, directory)}
+        changed = [name for name in changed if name not in unread]
         told = any(word in ended.output for word in _TOLD)
         if changed and not (told and found in scene.alternatives):
             detail = f"{', '.join(changed)} | {ended.last_words}"
             return Record(subject, fault, "wrong", detail=detail)
         repaired = path.exists() and path.read_bytes() != damaged
         return Record(subject, fault, "recovered" if told or repaired or changed else "same")
+
+
+def _is_earlier_checkpoint(name: str, damaged: Path, directory: Path) -> bool:
+    place = directory / name
+    if place.parent.name != "checkpoints" or place not in damaged.parents:
+        return False
+    steps = [int(other.name) for other in place.parent.iterdir() if other.name.isdigit()]
+    return place.name.isdigit() and int(place.name) < max(steps)
 
 
 def _flip(path: Path, rng: random.Random) -> str:
