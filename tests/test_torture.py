@@ -63,7 +63,7 @@ found["kills"] = [record.outcome, record.count > 0]
 with scene.copy(job, "changed") as directory:
     (directory / "source/train/0001_c1_00.jpg").unlink()
     job.run(directory)
-    found["changed"] = kills.compare(directory, job.writes, scene.references["prepare"].content)
+    found["changed"] = kills.compare(directory, job, scene.references["prepare"].content)
 
 for kind in ("empty file", "palette"):
     for number in range(1000):

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import random
+import resource
 import signal
 import time
 import traceback
@@ -150,7 +151,7 @@ def run_case(kind: Kind, name: str, number: int, seed: int, root: Path) -> dict[
     """Runs one case in this process, which must have been started by `start_worker`."""
     scene = open_scene(root)
     assert scene is not None
-    began = time.monotonic()
+    began, used = time.monotonic(), _cpu_seconds()
     rng = random.Random(f"{seed} {name} {number}")
     try:
         record = kind.case(scene, rng, f"{name}/{number}")
@@ -161,7 +162,13 @@ def run_case(kind: Kind, name: str, number: int, seed: int, root: Path) -> dict[
         "number": number,
         **asdict(record),
         "seconds": round(time.monotonic() - began, 2),
+        "cpu_seconds": round(_cpu_seconds() - used, 2),
     }
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def read_results(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

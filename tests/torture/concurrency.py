@@ -21,6 +21,8 @@ _PAIRS = (
     ("resume", "evaluate"),
     ("resume", "report"),
     ("resume", "embed"),
+    ("gallery add", "gallery add"),
+    ("gallery search", "gallery search"),
 )
 
 
@@ -30,7 +32,7 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
     Outcomes: `same`, both ended well; `refused`, one ended with a sentence; `lost`, none ended
     well; and the defects of `kills.case`.
     """
-    first, second = rng.choice(_PAIRS)
+    first, second = rng.choice([pair for pair in _PAIRS if {*pair} <= {*JOBS}])
     job, other = JOBS[first], JOBS[second]
     both = Job((), tuple(dict.fromkeys((*job.needs, *(set(other.needs) - {"run"})))), job.writes)
     both = Job(both.words, both.needs, both.writes, without=job.without, instead=job.instead)
@@ -49,7 +51,7 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
         if again.status != 0 or again.defect:
             defects.append(f"lost: it ends with status {again.status}: {again.last_words}")
         else:
-            defects += compare(directory, job.writes, scene.references[first].content)
+            defects += compare(directory, job, scene.references[first].content)
     outcome, detail = worst(defects)
     if outcome == "same" and any(end.status != 0 for end in ends):
         outcome = "refused"

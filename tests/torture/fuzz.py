@@ -6,6 +6,7 @@ Without atheris, Hypothesis chooses bytes and changes of valid inputs.
 import importlib.util
 import random
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
     """
     parser = rng.choice(list(PARSERS))
     directory = scene.root / "cases" / name.replace("/", "-").replace(" ", "_")
-    directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     seed = rng.randrange(1, 2**31)
     guided = importlib.util.find_spec("atheris") is not None
     words = (parser, str(_SECONDS), str(seed), str(scene.base))

@@ -6,13 +6,14 @@ import signal
 from pathlib import Path
 
 from tests.torture.campaign import Record
-from tests.torture.fingerprint import LEFTOVER, differences, fingerprint
+from tests.torture.fingerprint import LEFTOVER, differences
 from tests.torture.processes import Ended, Fault
-from tests.torture.scene import JOBS, Scene
+from tests.torture.scene import JOBS, Job, Scene
 
 _JOBS = {
     **{"prepare": 3, "render": 1, "decode": 2, "everything": 2, "train": 10, "sweep": 3},
     **{"cross-dataset table": 1, "evaluate": 1, "report": 1, "embed": 1},
+    **{"gallery add": 3},
 }
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _ATTEMPTS = 5
@@ -26,7 +27,8 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
     `different`; `ignored`, the process went on after a signal; `leftover` files; and the defects of
     `Ended`.
     """
-    subject = rng.choices(list(_JOBS), list(_JOBS.values()))[0]
+    names = [name for name in _JOBS if name in JOBS]
+    subject = rng.choices(names, [_JOBS[name] for name in names])[0]
     return kill_and_repeat(scene, subject, rng, name)
 
 
@@ -59,7 +61,7 @@ def kill_and_repeat(scene: Scene, subject: str, rng: random.Random, name: str) -
         if ended.status != 0:
             defects.append(f"lost: it ends with status {ended.status}: {ended.last_words}")
         else:
-            defects += compare(directory, job.writes, reference.content)
+            defects += compare(directory, job, reference.content)
     subject += " (new process)" if real else ""
     outcome, detail = worst(defects)
     return Record(subject, "; ".join(faults) or "none", outcome, len(faults), detail)
@@ -97,9 +99,9 @@ def judge_start(ended: Ended, step: int) -> list[str]:
     return defects
 
 
-def compare(directory: Path, names: tuple[str, ...], expected: dict[str, str]) -> list[str]:
+def compare(directory: Path, job: Job, expected: dict[str, str]) -> list[str]:
     """Defects of the files that a repeated command leaves."""
-    found = fingerprint(directory, names)
+    found = job.content(directory)
     changed, added = differences(found, expected)
     defects = [f"different: {', '.join(changed)}"] if changed else []
     left = [path.name for path in directory.rglob("*") if LEFTOVER.search(path.name)]

@@ -87,12 +87,10 @@ class Ended:
         """The outcome that no input or fault excuses: a hang, a traceback or a crash."""
         if self.status is None:
             return "hang"
-        if "Traceback (most recent call last)" in self.output:
-            return "traceback"
-        if "Fatal Python error" in self.output or "Exception ignored" in self.output:
-            return "traceback"
         crashes = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
-        return "crash" if -self.status in crashes else None
+        if -self.status in crashes:
+            return "crash"
+        return "traceback" if "Traceback (most recent call last)" in self.output else None
 
     @property
     def last_words(self) -> str:

@@ -4,6 +4,7 @@ All commands run inside a copy and name their files by relative paths, so that t
 compared between copies.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,6 +55,8 @@ class Job:
     """Patterns of files that are removed from the copy."""
     instead: tuple[tuple[str, str], ...] = ()
     """Names in the copy, and the name in the scene whose content they have."""
+    query: tuple[str, ...] = ()
+    """A command that shows what was written, where files do not: its output is compared."""
 
     def start(
         self, directory: Path, fault: processes.Fault | None = None, real: bool = False
@@ -67,6 +70,17 @@ class Job:
     ) -> processes.Ended:
         """Runs the command to its end."""
         return self.start(directory, fault, real).finish()
+
+    def content(self, directory: Path) -> dict[str, str]:
+        """Digests of all that it wrote, and of what `query` shows."""
+        found = fingerprint(directory, self.writes)
+        if self.query:
+            arguments = (self.module, *self.query)
+            shown = processes.run(processes.command, arguments, directory)
+            output = shown.output.replace(str(directory), "").encode()
+            digest = hashlib.sha256(output).hexdigest()[:16]
+            found["query"] = digest if shown.status == 0 else f"damaged: {shown.last_words}"
+        return found
 
 
 _EVALUATE = ("evaluate", "run", "--dataset", DATASET, "--data-dir", "data", "--batch-size", "16")
@@ -106,8 +120,30 @@ JOBS = {
         _TABLE4, ("data", "run", "table"), ("table",), module="experiments.table4_cross_dataset"
     ),
 }
+_GALLERY = {
+    "gallery add": Job(
+        ("gallery", "add", "gallery", "crops", "--model", "model.safetensors", "--batch-size", "2"),
+        ("crops", "model.safetensors"),
+        ("gallery",),
+        query=("gallery", "list", "gallery", "--json"),
+    ),
+    "gallery search": Job(
+        ("gallery", "search", "gallery", "crops/0.png", "--json"),
+        ("crops", "gallery"),
+        (),
+        query=("gallery", "search", "gallery", "crops/0.png", "--json"),
+    ),
+    "gallery remove": Job(
+        ("gallery", "remove", "gallery", "crops/1.png"),
+        ("crops", "gallery"),
+        (),
+        query=("gallery", "list", "gallery", "--json"),
+    ),
+}
 MISSING = () if "gallery" in cli.COMMANDS else ("gallery",)
 """Commands that this version does not have, so that the campaign leaves them out."""
+JOBS |= {} if MISSING else _GALLERY
+_KEPT = ("prepare", "train", "sweep", "cross-dataset table", "gallery add")
 
 
 @dataclass(frozen=True)
@@ -207,14 +243,14 @@ def make_scene(root: Path, campaign: dict[str, Any], say: Callable[[str], None])
         write_source(scene.base / "source")
         write_crops(scene.base / "crops")
         (scene.base / "out").mkdir()
-    for name in ("prepare", "train", "sweep", "cross-dataset table"):
-        if name not in scene.references:
+    for name in _KEPT:
+        if name in JOBS and name not in scene.references:
             _keep(scene, name, say)
             scene.save()
-    if not (scene.base / "partial").exists():
-        _keep_partial(scene, say)
-    if not (scene.base / "weights.safetensors").exists():
-        _keep_model_file(scene)
+        if not (scene.base / "partial").exists() and name == "train":
+            _keep_partial(scene, say)
+        if not (scene.base / "weights.safetensors").exists() and name == "train":
+            _keep_model_file(scene)
     for name, job in JOBS.items():
         if name not in scene.references:
             say(f"undisturbed: {name}")
@@ -294,8 +330,9 @@ def measure(name: str, job: Job, directory: Path) -> Reference:
     ended = job.start(directory).finish(timeout=1200.0)
     if ended.status != 0:
         raise RuntimeError(f"The undisturbed command {name} failed:\n{ended.output}")
-    content = fingerprint(directory, job.writes)
-    return Reference(content, ended.seconds, ended.operations, _size(directory) - before)
+    return Reference(
+        job.content(directory), ended.seconds, ended.operations, _size(directory) - before
+    )
 
 
 def _size(directory: Path) -> int:
@@ -357,4 +394,4 @@ def _keep_alternative(scene: Scene, name: str, step: int) -> None:
             if int(path.name) > step:
                 shutil.rmtree(path)
         if job.run(directory).status == 0:
-            scene.alternatives.append(fingerprint(directory, job.writes))
+            scene.alternatives.append(job.content(directory))
