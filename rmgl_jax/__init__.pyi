@@ -16,6 +16,8 @@ from rmgl_jax.experiment.run import train as train
 from rmgl_jax.export.model_file import TrainedModel as TrainedModel
 from rmgl_jax.export.model_file import load_model as load_model
 from rmgl_jax.export.model_file import save_model as save_model
+from rmgl_jax.gallery.crops import Crop as Crop
+from rmgl_jax.gallery.crops import find_crops as find_crops
 from rmgl_jax.gallery.embedder import Embedder as Embedder
 from rmgl_jax.gallery.gallery import Gallery as Gallery
 from rmgl_jax.models.rmgl import RMGL as RMGL

@@ -135,3 +135,22 @@ def test_calibration_applies_to_its_embedding():
     assert found.applies_to("0a", True)
     assert not found.applies_to("0a", False)
     assert not found.applies_to("0b", True)
+
+
+def test_calibrate_samples_persons_with_all_their_pairs():
+    """One bootstrap sample equals the set in which each person stands as often as it was drawn."""
+    data = labeled()
+    n = 40
+    (drawn,) = np.random.default_rng(5).multinomial(n, np.ones(n) / n, 1)
+    queries, gallery, query_pids, query_camids, gallery_pids, gallery_camids = data
+    scores = queries @ gallery.T
+    weights = np.outer(drawn[query_pids - 1], drawn[gallery_pids - 1])
+    different = query_pids[:, None] != gallery_pids
+    negative = np.repeat(scores[different], weights[different])
+    allowed = [score for score in np.unique(negative) if np.mean(negative > score) <= 0.02]
+    pair = ~different & (query_camids[:, None] != gallery_camids)
+    of_person = np.broadcast_to(drawn[query_pids - 1][:, None], scores.shape)
+    positive = np.repeat(scores[pair], of_person[pair])
+    point = calibrate(*data, [0.02], replicates=1, seed=5).point(0.02)
+    assert point.threshold_interval == pytest.approx((min(allowed),) * 2, abs=1e-6)
+    assert point.tpr_interval == pytest.approx((np.mean(positive > min(allowed)),) * 2)

@@ -117,9 +117,10 @@ class Embedder:
         with progress_bar(Console(stderr=True) if progress else None) as bar:
             task = bar.add_task("embedding", total=len(images))
             # By index, because a sequence may make its images on demand.
-            for batch in self.stream(images[row] for row in range(len(images))):
-                result[done : done + len(batch.images)] = batch.embeddings
-                done += len(batch.images)
+            numbered = (images[row] for row in range(len(images)))
+            for batch in self._stream(numbered, skip_bad=False, keep=False):
+                result[done : done + len(batch.embeddings)] = batch.embeddings
+                done += len(batch.embeddings)
                 bar.update(task, completed=done)
         return result
 
@@ -144,35 +145,32 @@ class Embedder:
             TypeError: an image has another type.
             ValueError: an array has another shape.
         """
+        return self._stream(images, skip_bad, keep=True)
+
+    def _stream(
+        self, images: Iterable[ImageLike], skip_bad: bool, keep: bool
+    ) -> Iterator["EmbeddedBatch"]:
+        """Yields batches as `stream` does, without their images unless `keep` is true."""
         config = self.model.config.model
         batch_size, local = split_batch(self.batch_size)
-        read: deque[tuple[list[ImageLike], list[BadImage]]] = deque()
+        read: deque[tuple[int, list[ImageLike], list[BadImage]]] = deque()
 
         def read_batches() -> Iterator[np.ndarray]:
-            iterator, first = iter(images), 0
-            while items := list(islice(iterator, batch_size)):
-                good: list[ImageLike] = []
-                bad: list[BadImage] = []
+            numbered = enumerate(images)
+            while items := list(islice(numbered, batch_size)):
                 # All batches have one size, so that one program is compiled.
                 pixels = np.zeros((batch_size, *config.image_size, 3), np.uint8)
-                found = _read_batch(pool, items, first, config.image_size)
-                for item, result in zip(items, found, strict=True):
-                    if not isinstance(result, ExpectedError):
-                        pixels[len(good)] = result
-                        good.append(item)
-                    elif skip_bad:
-                        bad.append(BadImage(item, str(result)))
-                    else:
-                        raise result
-                first += len(items)
-                read.append((good, bad))
+                good, bad = _read_batch(pool, items, pixels, skip_bad)
+                read.append((len(good), good if keep else [], bad))
+                # Large images in memory must not wait until the batch is embedded.
+                del items, good
                 yield pixels[local]
 
         with ThreadPoolExecutor(cores()) as pool:
             batches = embed_batches(config, self.model.variables, read_batches(), self.flip)
             for embeddings in batches:
-                good, bad = read.popleft()
-                found = embeddings[: len(good)]
+                count, good, bad = read.popleft()
+                found = embeddings[:count]
                 if self.dim is not None:
                     found = self._projection(found, self.dim)
                 yield EmbeddedBatch(good, found, bad)
@@ -215,18 +213,37 @@ def _check_sequence(images: Sequence[ImageLike] | np.ndarray) -> None:
 
 
 def _read_batch(
-    pool: ThreadPoolExecutor, items: Sequence[ImageLike], first: int, size: tuple[int, int]
-) -> Iterator[np.ndarray | ExpectedError]:
-    """Reads images of the indices `first`, `first + 1` ... as uint8 [H, W, 3], or says why not."""
-    groups = [list(group) for _, group in groupby(enumerate(items, first), _file)]
+    pool: ThreadPoolExecutor,
+    numbered: Sequence[tuple[int, ImageLike]],
+    pixels: np.ndarray,
+    skip_bad: bool,
+) -> tuple[list[ImageLike], list[BadImage]]:
+    """Reads images, with their indices, into the first rows of `pixels` [B, H, W, 3].
+
+    Returns:
+        The images that were read, and with `skip_bad` those that cannot be read.
+    """
+    height, width = pixels.shape[1:3]
+    groups = [list(group) for _, group in groupby(numbered, _file)]
     with warnings.catch_warnings():
         # Broken metadata is harmless. Filters belong to the process, not to a thread, so that they
         # are set once for all threads of the pool.
         warnings.simplefilter("ignore")
-        futures = [pool.submit(_read_group, group, size) for group in groups]
+        futures = [pool.submit(_read_group, group, (height, width)) for group in groups]
         # All end before the filters are reset, also after an error.
         wait(futures)
-    return chain.from_iterable(future.result() for future in futures)
+    good: list[ImageLike] = []
+    bad: list[BadImage] = []
+    results = chain.from_iterable(future.result() for future in futures)
+    for (_, image), result in zip(numbered, results, strict=True):
+        if not isinstance(result, ExpectedError):
+            pixels[len(good)] = result
+            good.append(image)
+        elif skip_bad:
+            bad.append(BadImage(image, str(result)))
+        else:
+            raise result
+    return good, bad
 
 
 def _file(numbered: tuple[int, ImageLike]) -> Path | int:

@@ -24,7 +24,8 @@ Append: TypeAlias = Callable[[Sequence[Crop], np.ndarray], None]
 """Appends b crops and their embeddings, float32 [b, E]."""
 SUFFIXES = (".npz", ".parquet")
 """Suffixes of the files that can be written."""
-_ROWS = 4096  # Rows converted at once.
+_ROWS = 4096  # Rows of an `.npz` file that are converted at once.
+_VALUES = 2**20  # Values of a Parquet row group, 4 MiB as float32.
 
 
 def write_embeddings(
@@ -183,7 +184,12 @@ def _write_parquet(path: Path, width: int, precision: Precision) -> Iterator[App
             columns.append(pa.array(scale))
         return pa.Table.from_arrays(columns, schema=schema)
 
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    # Embeddings do not repeat, so that a dictionary of their values would be as large again.
+    columns = ["path", "camera"]
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, use_dictionary=columns) as writer,
+    ):
         waiting: list[tuple[Sequence[Crop], np.ndarray]] = []
 
         def flush() -> None:
@@ -194,7 +200,7 @@ def _write_parquet(path: Path, width: int, precision: Precision) -> Iterator[App
 
         def append(crops: Sequence[Crop], embeddings: np.ndarray) -> None:
             waiting.append((crops, embeddings))
-            if sum(len(part) for part, _ in waiting) >= _ROWS:
+            if width * sum(len(part) for part, _ in waiting) >= _VALUES:
                 flush()
 
         yield append
