@@ -146,6 +146,17 @@ def test_add_again_changes_nothing(tmp_path, crops):
         assert len(gallery.ids_of(crops[0].path)) == 2
 
 
+def test_add_shows_progress_on_request(tmp_path, crops, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Gallery.open(tmp_path / "g", MODEL, create=True, batch_size=8) as gallery:
+        gallery.add(crops[:2])
+        assert capsys.readouterr().err == ""
+        gallery.add(crops, progress=True)
+        shown = capsys.readouterr().err
+    assert "30/30" in shown
+    assert "images/s" in shown
+
+
 def test_remove_takes_all_or_nothing(tmp_path, crops):
     with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
         gallery.add(crops[:4])
