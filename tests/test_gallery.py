@@ -248,6 +248,24 @@ def test_open_refuses_what_is_not_a_gallery(tmp_path, crops):
             gallery.search(crops[0])
 
 
+def test_gallery_whose_making_was_interrupted_is_made_again(tmp_path, crops):
+    narrow = make_model(embed_dim=4)
+    for model in (narrow, MODEL):
+        Gallery.open(tmp_path / "g", model, create=True).close()
+        if model is narrow:
+            # Settings are written last.
+            (tmp_path / "g" / "gallery.json").unlink()
+    with Gallery.open(tmp_path / "g") as gallery:
+        assert gallery.add(crops[:2]).added == 2
+    # Images without settings are not thrown away.
+    (tmp_path / "g" / "gallery.json").rename(tmp_path / "settings")
+    with pytest.raises(InputError, match="2 images"):
+        Gallery.open(tmp_path / "g", MODEL, create=True)
+    (tmp_path / "settings").rename(tmp_path / "g" / "gallery.json")
+    with Gallery.open(tmp_path / "g", MODEL) as gallery:
+        assert len(gallery) == 2
+
+
 def test_directory_is_open_in_one_process(tmp_path, crops):
     program = (
         "import sys\n"

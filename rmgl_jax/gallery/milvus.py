@@ -309,6 +309,22 @@ def open_collection(
     return Collection(client, name, location, index)
 
 
+def drop_unfinished(client: Any, location: str, name: str) -> None:
+    """Drops the empty collection of a gallery whose making was interrupted, if there is one.
+
+    Raises:
+        InputError: the collection has rows.
+    """
+    with milvus_errors(location):
+        if not client.has_collection(name):
+            return
+        if rows := int(client.get_collection_stats(name)["row_count"]):
+            raise InputError(
+                f"The gallery {location} is damaged: it has {rows:,} images, but no settings."
+            )
+        client.drop_collection(name)
+
+
 def read_settings(client: Any, location: str, name: str) -> str | None:
     """Returns the description of a server's collection; None if there is no such collection."""
     with milvus_errors(location):
