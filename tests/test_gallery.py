@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -303,9 +304,18 @@ def test_missing_engine_names_the_extra(tmp_path, monkeypatch):
                 Gallery.open(tmp_path / package, MODEL, create=True)
 
 
-def test_unreachable_server_is_named():
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:1"):
-        Gallery.open("http://127.0.0.1:1", MODEL, create=True)
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://127.0.0.1:99999", "ftp://127.0.0.1", "http://[::1"]
+)
+def test_unreachable_server_is_named(url):
+    with pytest.raises(InputError, match=re.escape(url)):
+        Gallery.open(url, MODEL, create=True)
+
+
+def test_collection_has_a_plain_name():
+    for name in ("a-b", "", "1a", "ä", 'a"'):
+        with pytest.raises(InputError, match=re.escape(repr(name))):
+            Gallery.open("http://127.0.0.1:1", MODEL, create=True, name=name)
 
 
 def test_hnsw_finds_nearly_what_exact_search_finds(tmp_path, crops):

@@ -110,6 +110,8 @@ class Gallery:
                 reached.
             WriteError: the directory cannot be written.
         """
+        if not (name.isascii() and name.isidentifier()):
+            raise InputError(f"A collection's name has letters, digits and _ only, got {name!r}.")
         place = os.fspath(location)
         if not is_url(place):
             place = str(Path(place).expanduser().absolute())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -248,6 +249,11 @@ def connect(location: str) -> Any:
     # Their logs repeat with a traceback every error that they raise.
     for name in ("pymilvus", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if is_url(location):
+        try:
+            _ = urlsplit(location).port
+        except ValueError as error:
+            raise InputError(f"{location} is not the URL of a Milvus server: {error}.") from error
     with milvus_errors(location):
         if is_url(location):
             return MilvusClient(location)
