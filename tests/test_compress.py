@@ -36,7 +36,7 @@ def test_measure_widths_ranks_what_is_stored():
     pids, camids = np.tile(np.arange(20), 3), np.repeat([0, 1, 2], 20)
     rows = (centers[pids] + random.normal(size=(60, 16))).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    projection = fit_projection(rows, 8)
+    projection = fit_projection(rows, pids, 8)
     labels = (pids[:20], camids[:20], pids[20:], camids[20:])
     found = measure_widths(projection, rows[:20], rows[20:], labels, (4, 8))
     assert [(r.dim, r.precision, r.n_bytes) for r in found] == [

@@ -32,7 +32,9 @@ WIDTH = 24
 @pytest.fixture(scope="module")
 def model():
     random = np.random.default_rng(0)
-    projection = fit_projection(random.normal(size=(60, WIDTH)).astype(np.float32), 12)
+    projection = fit_projection(
+        random.normal(size=(60, WIDTH)).astype(np.float32), np.arange(60) // 3, 12
+    )
     return TrainedModel(CONFIG, random_variables(CONFIG.model), 1, "0a", projection)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,6 +147,17 @@ def test_add_again_changes_nothing(tmp_path, crops):
         assert len(gallery.ids_of(crops[0].path)) == 2
 
 
+def test_add_shows_progress_on_request(tmp_path, crops, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Gallery.open(tmp_path / "g", MODEL, create=True, batch_size=8) as gallery:
+        gallery.add(crops[:2])
+        assert capsys.readouterr().err == ""
+        gallery.add(crops, progress=True)
+        shown = capsys.readouterr().err
+    assert "30/30" in shown
+    assert "images/s" in shown
+
+
 def test_remove_takes_all_or_nothing(tmp_path, crops):
     with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
         gallery.add(crops[:4])
@@ -237,6 +249,24 @@ def test_open_refuses_what_is_not_a_gallery(tmp_path, crops):
             gallery.search(crops[0])
 
 
+def test_gallery_whose_making_was_interrupted_is_made_again(tmp_path, crops):
+    narrow = make_model(embed_dim=4)
+    for model in (narrow, MODEL):
+        Gallery.open(tmp_path / "g", model, create=True).close()
+        if model is narrow:
+            # Settings are written last.
+            (tmp_path / "g" / "gallery.json").unlink()
+    with Gallery.open(tmp_path / "g") as gallery:
+        assert gallery.add(crops[:2]).added == 2
+    # Images without settings are not thrown away.
+    (tmp_path / "g" / "gallery.json").rename(tmp_path / "settings")
+    with pytest.raises(InputError, match="2 images"):
+        Gallery.open(tmp_path / "g", MODEL, create=True)
+    (tmp_path / "settings").rename(tmp_path / "g" / "gallery.json")
+    with Gallery.open(tmp_path / "g", MODEL) as gallery:
+        assert len(gallery) == 2
+
+
 def test_directory_is_open_in_one_process(tmp_path, crops):
     program = (
         "import sys\n"
@@ -274,9 +304,18 @@ def test_missing_engine_names_the_extra(tmp_path, monkeypatch):
                 Gallery.open(tmp_path / package, MODEL, create=True)
 
 
-def test_unreachable_server_is_named():
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:1"):
-        Gallery.open("http://127.0.0.1:1", MODEL, create=True)
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://127.0.0.1:99999", "ftp://127.0.0.1", "http://[::1"]
+)
+def test_unreachable_server_is_named(url):
+    with pytest.raises(InputError, match=re.escape(url)):
+        Gallery.open(url, MODEL, create=True)
+
+
+def test_collection_has_a_plain_name():
+    for name in ("a-b", "", "1a", "ä", 'a"'):
+        with pytest.raises(InputError, match=re.escape(repr(name))):
+            Gallery.open("http://127.0.0.1:1", MODEL, create=True, name=name)
 
 
 def test_hnsw_finds_nearly_what_exact_search_finds(tmp_path, crops):

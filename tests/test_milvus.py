@@ -1,6 +1,7 @@
 """Rows of a collection in Milvus Lite: they last, and filters mean what they say."""
 
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -82,6 +83,31 @@ def test_filters_refuse_what_is_no_text_or_time():
     for options in ({"cameras": ("\udcff",)}, {"after": float("nan")}, {"before": float("inf")}):
         with pytest.raises(InputError):
             Filters(**options)
+
+
+def test_server_that_ends_is_named(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    # Milvus Lite in a process of its own stands in for a server.
+    program = (
+        "from milvus_lite.adapter.grpc.server import run_server\n"
+        f"run_server({str(tmp_path)!r}, host='127.0.0.1', port={port})\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert str(port) in server.stdout.readline()
+        client = connect(url)
+        collection = open_collection(client, url, "rows", "exact", WIDTH, "")
+        collection.upsert(*rows(0))
+        assert len(collection) == BATCH
+        server.kill()
+    for use in (lambda: len(collection), lambda: collection.upsert(*rows(1))):
+        with pytest.raises(InputError, match=url):
+            use()
+    disconnect(client, url)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,7 +1,8 @@
-"""Projection of embeddings on principal components, and vectors of fewer bits."""
+"""Projection of embeddings to fewer dimensions, and vectors of fewer bits."""
 
 import numpy as np
 import pytest
+from scipy.linalg import fractional_matrix_power
 
 from data_prep.errors import InputError
 from rmgl_jax.evaluation.projection import (
@@ -20,20 +21,44 @@ def embeddings(count=300, width=12, seed=0):
     return turned.astype(np.float32)
 
 
+PIDS = np.arange(300) // 3
+
+
 @pytest.mark.parametrize("whitening", [0, 0.5, 1])
-def test_projection_scales_principal_components(whitening):
+def test_projection_is_on_principal_components(whitening):
     rows = embeddings()
-    projection = fit_projection(rows, 5, whitening, "market1501")
+    projection = fit_projection(rows, PIDS, 5, whitening, "market1501")
     assert projection.fitted_on == "market1501"
-    projected = (rows - projection.mean) @ projection.components
-    variances = np.linalg.eigvalsh(np.cov(rows.T, bias=True))[::-1][:5]
-    found = np.cov(projected.T, bias=True)
-    np.testing.assert_allclose(found, np.diag(variances ** (1 - whitening)), atol=1e-4)
+    longest = fit_projection(rows, PIDS, 12, whitening)
+    np.testing.assert_allclose(projection.components, longest.components[:, :5], atol=1e-5)
+    covariance = np.cov((rows - rows.mean(axis=0)) @ longest.components, rowvar=False)
+    variances = np.diag(covariance)
+    assert (np.diff(variances) < 0).all()
+    np.testing.assert_allclose(covariance, np.diag(variances), atol=1e-4 * variances[0])
+
+
+@pytest.mark.parametrize("whitening", [0, 0.5, 1])
+def test_projection_whitens_within_persons(whitening):
+    """Distances are those under a power of the covariance within persons."""
+    rows = embeddings()
+    centers = rows.reshape(100, 3, 12).mean(axis=1)
+    within = np.cov((rows - centers[PIDS]).T.astype(np.float64), bias=True)
+    regularized = within + 0.1 * np.trace(within) / 12 * np.eye(12)
+    components = fit_projection(rows, PIDS, 12, whitening).components
+    expected = fractional_matrix_power(regularized, -whitening)
+    np.testing.assert_allclose(components @ components.T, expected, atol=1e-4 * expected.max())
+
+
+def test_projection_of_single_images_is_plain_pca():
+    rows = embeddings()
+    found = fit_projection(rows, np.arange(300), 4)
+    expected = fit_projection(rows, PIDS, 4, whitening=0)
+    np.testing.assert_allclose(found.components, expected.components, atol=1e-5)
 
 
 def test_projection_without_whitening_keeps_distances():
     rows = embeddings()
-    projection = fit_projection(rows, 12, whitening=0)
+    projection = fit_projection(rows, PIDS, 12, whitening=0)
     projected = (rows - projection.mean) @ projection.components
     centered = rows - rows.mean(axis=0)
     np.testing.assert_allclose(projected @ projected.T, centered @ centered.T, atol=1e-4)
@@ -41,7 +66,7 @@ def test_projection_without_whitening_keeps_distances():
 
 def test_projections_of_all_widths_are_starts_of_the_longest():
     rows = embeddings()
-    projection = fit_projection(rows, 8)
+    projection = fit_projection(rows, PIDS, 8)
     longest = (rows - projection.mean) @ projection.components
     for dim in (1, 3, 8):
         found = projection(rows, dim)
@@ -55,22 +80,22 @@ def test_projections_of_all_widths_are_starts_of_the_longest():
 
 
 def test_projection_of_its_mean_is_zero_not_nan():
-    projection = fit_projection(embeddings(), 4)
+    projection = fit_projection(embeddings(), PIDS, 4)
     assert not projection(projection.mean[None], 4).any()
 
 
 def test_fit_projection_rejects_too_few_dimensions():
     with pytest.raises(InputError, match=r"13 .* 300 .* 12"):
-        fit_projection(embeddings(), 13)
+        fit_projection(embeddings(), PIDS, 13)
     with pytest.raises(InputError, match=r"8 .* 8 images"):
-        fit_projection(embeddings(8), 8)
+        fit_projection(embeddings(8), PIDS[:8], 8)
     flat = np.pad(embeddings(300, 3), [(0, 0), (0, 2)])
     with pytest.raises(InputError, match="3 dimensions, fewer than the 4"):
-        fit_projection(flat, 4)
+        fit_projection(flat, PIDS, 4)
 
 
 def test_projection_digest_is_that_of_its_values():
-    projection = fit_projection(embeddings(), 4)
+    projection = fit_projection(embeddings(), PIDS, 4)
     same = Projection(projection.mean.copy(), projection.components.copy(), "other", 2)
     assert same.digest == projection.digest
     changed = projection.components.copy()
@@ -79,7 +104,7 @@ def test_projection_digest_is_that_of_its_values():
 
 
 def test_projection_file_round_trip_and_damage():
-    projection = fit_projection(embeddings(), 4, fitted_on="market1501")
+    projection = fit_projection(embeddings(), PIDS, 4, fitted_on="market1501")
     arrays, metadata = projection_to_file(projection)
     found = projection_from_file("file", arrays.__getitem__, metadata, 12)
     assert (found.digest, found.fitted_on) == (projection.digest, "market1501")

@@ -1,5 +1,6 @@
 """Images with metadata, and a model that embeds them, for tests of galleries."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rmgl_jax.export.model_file import TrainedModel
@@ -10,9 +11,10 @@ from tests.tiny_trees import image_bytes
 from tests.trained_run import run_config
 
 
-def make_model(seed: int = 0) -> TrainedModel:
+def make_model(seed: int = 0, embed_dim: int = 8) -> TrainedModel:
     """A model with random weights."""
     config = run_config("market1501")
+    config = replace(config, model=replace(config.model, embed_dim=embed_dim))
     variables = random_variables(config.model, seed)
     digest = weights_digest(to_arrays(variables))
     return TrainedModel(config, variables, step=1, digest=digest)

@@ -1,4 +1,4 @@
-"""Shorter embeddings: projection on principal components, and vectors of fewer bits."""
+"""Shorter embeddings: linear projection to fewer dimensions, and vectors of fewer bits."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ Precision: TypeAlias = Literal["float32", "float16", "int8"]
 """Type of stored embeddings."""
 WHITENING = 0.5
 """Default of `fit_projection`, chosen on Market-1501; see docs/gallery.md."""
+_REGULARIZATION = 0.1  # Share of the mean variance within persons, added to each.
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Projection:
     mean: np.ndarray
     """Subtracted from embeddings, float32 [E]."""
     components: np.ndarray
-    """Scaled principal components in the order of their variance, float32 [E, largest width]."""
+    """Directions in the order of their variance, float32 [E, largest width]."""
     fitted_on: str = ""
     """Dataset of the embeddings it was fitted on."""
     default_dim: int | None = None
@@ -67,16 +68,27 @@ class Projection:
 
 
 def fit_projection(
-    embeddings: np.ndarray, dim: int, whitening: float = WHITENING, fitted_on: str = ""
+    embeddings: np.ndarray,
+    pids: np.ndarray,
+    dim: int,
+    whitening: float = WHITENING,
+    fitted_on: str = "",
 ) -> Projection:
-    """Fits a projection by principal component analysis (PCA) with whitening.
+    """Fits a projection: whitening within persons, then principal component analysis (PCA).
 
-    The i-th component, of variance v_i, is multiplied by v_i ** (-whitening / 2).
+    Directions in which the images of one person vary count less. With the covariance within persons
+    V diag(w) V^T and u_i = w_i + 0.1 mean(w), embeddings x become::
+
+        (x - mean) V diag(u ** (-whitening / 2))
+
+    and the projection is on the principal components of these. It is plain PCA if no person has
+    several images.
 
     Args:
         embeddings: of a training set, float32 [M, E].
+        pids: identities [M].
         dim: greatest width; at most E and M - 1, the number of components of any variance.
-        whitening: 0 keeps the variances (PCA), 1 makes all of them equal.
+        whitening: 0 is plain PCA, 1 makes the variances within persons equal.
         fitted_on: name of the training set.
 
     Raises:
@@ -89,19 +101,32 @@ def fit_projection(
             f"images than that; there are {count:,} images with embeddings of width {width:,}."
         )
     mean = embeddings.mean(axis=0, dtype=np.float64)
-    covariance = np.zeros((width, width))
+    _, persons, images = np.unique(pids, return_inverse=True, return_counts=True)
+    centers = np.zeros((len(images), width))
+    np.add.at(centers, persons, embeddings)
+    centers /= images[:, None]
+
+    total, within = np.zeros((width, width)), np.zeros((width, width))
     # In blocks, because float64 doubles the memory.
     for start in range(0, count, 4096):
-        block = embeddings[start : start + 4096] - mean
-        covariance += block.T @ block
-    variances, vectors = np.linalg.eigh(covariance / count)
-    variances, vectors = variances[::-1][:dim], vectors[:, ::-1][:, :dim]
-    if variances[-1] <= 1e-9 * variances[0]:
+        rows = slice(start, start + 4096)
+        for covariance, origin in ((total, mean), (within, centers[persons[rows]])):
+            block = embeddings[rows] - origin
+            covariance += block.T @ block / count
+
+    transform = np.eye(width)
+    if (images > 1).any():
+        variances, vectors = np.linalg.eigh(within)
+        variances = np.maximum(variances, 0) + _REGULARIZATION * np.trace(within) / width
+        transform = vectors * variances ** (-whitening / 2)
+    variances, directions = np.linalg.eigh(transform.T @ total @ transform)
+    variances, directions = variances[::-1], directions[:, ::-1][:, :dim]
+    if variances[dim - 1] <= 1e-9 * variances[0]:
         raise InputError(
             f"The embeddings vary in {int((variances > 1e-9 * variances[0]).sum())} dimensions, "
             f"fewer than the {dim} of the projection."
         )
-    components = vectors * variances ** (-whitening / 2)
+    components = transform @ directions
     # The sign of an eigenvector is arbitrary; this makes the result the same everywhere.
     components *= np.sign(components[np.abs(components).argmax(axis=0), np.arange(dim)])
     return Projection(mean.astype(np.float32), components.astype(np.float32), fitted_on)

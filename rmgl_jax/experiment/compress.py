@@ -88,7 +88,7 @@ def compress(
             description=f"embedding {split.split}",
         )
 
-    projection = fit_projection(embed_split(train), max(dims), whitening, train.dataset)
+    projection = fit_projection(embed_split(train), train.pids, max(dims), whitening, train.dataset)
     rows: list[CompressionRow] = []
     if test is not None:
         query, gallery = test

@@ -30,7 +30,7 @@ class CompressOptions:
     """Widths of the embeddings that are measured. The model file gives every width up to the
     greatest."""
     whitening: float = 0.5
-    """0 is PCA without whitening, 1 whitens completely."""
+    """Weight of whitening within persons before PCA: 0 is plain PCA, 1 whitens completely."""
     dataset: str | None = None
     """Name of the dataset. The default is that of the training."""
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)

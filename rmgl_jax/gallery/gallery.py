@@ -30,6 +30,7 @@ from rmgl_jax.gallery.milvus import (
     Collection,
     connect,
     disconnect,
+    drop_unfinished,
     is_url,
     open_collection,
     read_settings,
@@ -109,6 +110,8 @@ class Gallery:
                 reached.
             WriteError: the directory cannot be written.
         """
+        if not (name.isascii() and name.isidentifier()):
+            raise InputError(f"A collection's name has letters, digits and _ only, got {name!r}.")
         place = os.fspath(location)
         if not is_url(place):
             place = str(Path(place).expanduser().absolute())
@@ -130,13 +133,15 @@ class Gallery:
             elif not create:
                 raise MissingFileError(f"There is no gallery {name} on {place}.")
             elif model is None:
-                raise InputError(f"A new gallery needs a model: {place}.")
+                raise InputError(f"To make the gallery {place}, give its model (--model).")
             else:
                 embedder = Embedder(model, 1, True if flip is None else flip, dim)
                 settings = Settings.of(embedder, index)
             if not is_url(place):
                 client = connect(place)
                 resources.callback(disconnect, client, place)
+                if text is None:
+                    drop_unfinished(client, place, name)
             collection = open_collection(
                 client, place, name, settings.index, settings.width, settings.to_json()
             )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -248,6 +249,11 @@ def connect(location: str) -> Any:
     # Their logs repeat with a traceback every error that they raise.
     for name in ("pymilvus", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if is_url(location):
+        try:
+            _ = urlsplit(location).port
+        except ValueError as error:
+            raise InputError(f"{location} is not the URL of a Milvus server: {error}.") from error
     with milvus_errors(location):
         if is_url(location):
             return MilvusClient(location)
@@ -307,6 +313,22 @@ def open_collection(
             client.create_index(name, indexes, sync=False)
         client.load_collection(name)
     return Collection(client, name, location, index)
+
+
+def drop_unfinished(client: Any, location: str, name: str) -> None:
+    """Drops the empty collection of a gallery whose making was interrupted, if there is one.
+
+    Raises:
+        InputError: the collection has rows.
+    """
+    with milvus_errors(location):
+        if not client.has_collection(name):
+            return
+        if rows := int(client.get_collection_stats(name)["row_count"]):
+            raise InputError(
+                f"The gallery {location} is damaged: it has {rows:,} images, but no settings."
+            )
+        client.drop_collection(name)
 
 
 def read_settings(client: Any, location: str, name: str) -> str | None:
