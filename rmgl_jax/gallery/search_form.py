@@ -19,8 +19,8 @@ _MAX_TEXT = 200  # characters of a field
 class Fields(Protocol):
     """Values of a form or of an address, by field."""
 
-    def get(self, key: str, default: Any = None, /) -> Any:
-        """The last value of a field."""
+    def get(self, key: str, /) -> Any:
+        """The last value of a field; None if it has none."""
 
     def getlist(self, key: Any, /) -> Sequence[Any]:
         """All values of a field."""
@@ -96,7 +96,7 @@ def parse_form(fields: Fields, cameras: Sequence[str]) -> SearchForm:
     """
 
     def text(name: str) -> str:
-        value = fields.get(name, "")
+        value = fields.get(name) or ""
         if not isinstance(value, str) or len(value) > _MAX_TEXT:
             raise InputError(f"The field {name} must be text of at most {_MAX_TEXT} characters.")
         return value.strip()
