@@ -28,9 +28,7 @@ TARGETS = {
         ("run/checkpoints/*/_CHECKPOINT_METADATA", "run/checkpoints/*/commit_success.txt"),
         _MODEL_READERS,
     ),
-    "checkpoint score": Target(
-        ("run/checkpoints/*/metrics/**/*",), ("evaluate best", "resume", "train again")
-    ),
+    "checkpoint score": Target(("run/checkpoints/*/metrics/**/*",), ("evaluate best", "resume")),
     "log": Target(("run/metrics.jsonl",), ("resume", "report"), ("report",)),
     "result": Target(("run/result.json",), ("report",), ("report",)),
     "run information": Target(("run/run.json",), ("report", "train again"), ("report",)),
