@@ -133,9 +133,9 @@ _GALLERY = {
         (),
         query=("gallery", "search", "gallery", "crops/0.png", "--json"),
     ),
-    "gallery remove": Job(
-        ("gallery", "remove", "gallery", "crops/1.png"),
-        ("crops", "gallery"),
+    "gallery list": Job(
+        ("gallery", "list", "gallery", "--json"),
+        ("gallery",),
         (),
         query=("gallery", "list", "gallery", "--json"),
     ),
