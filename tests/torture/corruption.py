@@ -28,9 +28,7 @@ TARGETS = {
         ("run/checkpoints/*/_CHECKPOINT_METADATA", "run/checkpoints/*/commit_success.txt"),
         _MODEL_READERS,
     ),
-    "checkpoint score": Target(
-        ("run/checkpoints/*/metrics/**/*",), ("evaluate best", "resume", "train again")
-    ),
+    "checkpoint score": Target(("run/checkpoints/*/metrics/**/*",), ("evaluate best", "resume")),
     "log": Target(("run/metrics.jsonl",), ("resume", "report"), ("report",)),
     "result": Target(("run/result.json",), ("report",), ("report",)),
     "run information": Target(("run/run.json",), ("report", "train again"), ("report",)),
@@ -41,7 +39,7 @@ TARGETS = {
     "model file": Target(("model.safetensors",), ("evaluate model file", "embed by model file")),
     "sweep": Target(("sweep/*/*/*.json", "sweep/*.md"), ("sweep again",)),
     "sweep checkpoint": Target(("sweep/*/*/checkpoints/**/*",), ("sweep again",)),
-    "gallery": Target(("gallery/**/*",), ("gallery search", "gallery remove")),
+    "gallery": Target(("gallery/**/*",), ("gallery search", "gallery list")),
     "cross-dataset results": Target(("table/*.json",), ("cross-dataset table again",)),
 }
 _WEIGHTS = {

@@ -37,6 +37,7 @@ _OPERATIONS = {
     "os.symlink",
 }
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n((?:[ \t].*\n)*)(.*)")
+_STACK = re.compile(r"\(most recent call first\):\n((?:  File .*\n){1,4})")
 TIMEOUT = 120.0
 """Seconds after which a command hangs."""
 MEMORY = 6 << 30
@@ -95,6 +96,8 @@ class Ended:
     @property
     def last_words(self) -> str:
         """The place and the error of the first traceback, or the end of the output."""
+        if stack := _STACK.search(self.output):
+            return " ".join(stack[1].split())
         found = _TRACEBACK.search(self.output)
         if found:
             *_, place = found[1].split("  File ")

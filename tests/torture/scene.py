@@ -133,9 +133,9 @@ _GALLERY = {
         (),
         query=("gallery", "search", "gallery", "crops/0.png", "--json"),
     ),
-    "gallery remove": Job(
-        ("gallery", "remove", "gallery", "crops/1.png"),
-        ("crops", "gallery"),
+    "gallery list": Job(
+        ("gallery", "list", "gallery", "--json"),
+        ("gallery",),
         (),
         query=("gallery", "list", "gallery", "--json"),
     ),
@@ -357,17 +357,20 @@ def _keep_partial(scene: Scene, say: Callable[[str], None]) -> None:
     """Keeps a run that was killed about when its last checkpoint but one was written."""
     say("undisturbed: an interrupted run")
     job, reference = JOBS["train"], scene.references["train"]
-    for share in (0.7, 0.6, 0.8, 0.5):
+    last = _latest(scene.base / "run")
+    for share in (0.6, 0.5, 0.7, 0.4, 0.65, 0.55):
         fault = processes.Fault(processes.signal.SIGKILL, int(share * reference.operations))
         with scene.copy(job, "undisturbed partial") as directory:
             job.run(directory, fault)
-            steps = [
-                path.name for path in directory.glob("run/checkpoints/*") if path.name.isdigit()
-            ]
-            if steps and not (directory / "run/result.json").exists():
+            if 0 < _latest(directory / "run") < last:
                 shutil.move(directory / "run", scene.base / "partial")
                 return
-    raise RuntimeError("No run could be interrupted after its first checkpoint.")
+    raise RuntimeError("No run could be interrupted between its first and its last checkpoint.")
+
+
+def _latest(run: Path) -> int:
+    steps = (path.name for path in run.glob("checkpoints/*") if path.name.isdigit())
+    return max(map(int, steps), default=0)
 
 
 def _keep_model_file(scene: Scene) -> None:
