@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import rmgl_jax
 from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.export import stablehlo
 from tests.tiny_model import random_variables
@@ -56,6 +59,11 @@ def test_stablehlo_program_is_for_all_platforms(serialized):
     (images,) = program.in_avals
     assert (images.dtype, images.shape[1:]) == (np.uint8, (*CONFIG.image_size, 3))
     assert not isinstance(images.shape[0], int)
+
+
+def test_stablehlo_program_names_no_directory(serialized):
+    for module in (rmgl_jax, jax):
+        assert str(Path(module.__file__).parent).encode() not in serialized
 
 
 @pytest.mark.parametrize("value", ["1", None])

@@ -43,7 +43,7 @@ def export_program(
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *config.image_size, 3), jnp.uint8)
-    with _plain_operations():
+    with _plain_operations(), _no_directories():
         return export.export(jax.jit(program), platforms=PLATFORMS)(images)
 
 
@@ -89,3 +89,15 @@ def _plain_operations() -> Iterator[None]:
         del os.environ[name]
         if before is not None:
             os.environ[name] = before
+
+
+@contextmanager
+def _no_directories() -> Iterator[None]:
+    """Keeps the directories of this machine out of the source locations in the program."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, name)
+    jax.config.update(name, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
