@@ -7,18 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 from PIL import Image
 
 from rmgl_jax import cli
 from rmgl_jax.experiment import options
+from rmgl_jax.experiment.calibrate_command import CalibrateOptions
+from rmgl_jax.experiment.compress_command import CompressOptions
 from rmgl_jax.experiment.presets import presets_for
 from rmgl_jax.experiment.sweep import choose_rows
+from rmgl_jax.gallery.compare import CompareOptions
+from rmgl_jax.gallery.embed_files import EmbedOptions
 from tests.trained_run import write_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = sorted((ROOT / "experiments").glob("*.py"))
 SOURCES += sorted((ROOT / "rmgl_jax" / "experiment").glob("*_command.py"))
+
+
+OPTIONS = {
+    "embed": EmbedOptions,
+    "compare": CompareOptions,
+    "compress": CompressOptions,
+    "calibrate": CalibrateOptions,
+}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -57,6 +70,8 @@ def parse_rmgl(command: str, arguments: list[str]) -> None:
         options.parse_run(presets_for(dataset), "", arguments)
     elif command == "evaluate" and arguments:
         options.parse_evaluate("", arguments)
+    elif command in OPTIONS and arguments:
+        tyro.cli(OPTIONS[command], args=arguments)
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
