@@ -1,7 +1,6 @@
 """Rows of a collection in Milvus Lite: they last, and filters mean what they say."""
 
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -130,38 +129,10 @@ def test_rows_survive_kills(tmp_path, seed):
             acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
     client = connect(location)
     collection = open_collection(client, location, "rows", "exact", WIDTH, "")
-    collection.merge_copies()
     found = list(collection.scan(Filters()))
     expected = [entry for first in range(0, len(found), BATCH) for entry in rows(first)[0]]
     assert len(found) == len(collection) >= acknowledged > 0
     assert found == expected[: len(found)]
     embeddings = collection.embeddings([entry.id for entry in found[:BATCH]])
     np.testing.assert_allclose(list(embeddings.values()), rows(0)[1], atol=1e-6)
-    disconnect(client, location)
-
-
-def test_rows_of_a_log_that_was_not_removed_are_merged(tmp_path):
-    """A kill may leave the log of rows that are in a segment already."""
-    location, kept = str(tmp_path / "gallery"), tmp_path / "kept"
-    Path(location).mkdir()
-    client = connect(location)
-    collection = open_collection(client, location, "rows", "exact", WIDTH, "")
-    for first in (0, BATCH):
-        collection.upsert(*rows(first))
-    assert collection.merge_copies() == 0
-    shutil.copytree(location, kept)
-    disconnect(client, location)
-    for log in kept.rglob("wal/*"):
-        target = Path(location) / log.relative_to(kept)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(log, target)
-
-    client = connect(location)
-    collection = open_collection(client, location, "rows", "exact", WIDTH, "")
-    assert len(collection) == 4 * BATCH
-    assert collection.merge_copies() == 2 * BATCH
-    assert len(collection) == 2 * BATCH
-    assert list(collection.scan(Filters())) == [*rows(0)[0], *rows(BATCH)[0]]
-    found = collection.embeddings([entry.id for entry in rows(BATCH)[0]])
-    np.testing.assert_allclose(list(found.values()), rows(BATCH)[1], atol=1e-6)
     disconnect(client, location)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from data_prep.errors import InputError, MissingFileError, WriteError
+from data_prep.errors import InputError, MissingFileError
 from data_prep.files import locked
 
-MODEL, SETTINGS, LOCK, MARK = "model.safetensors", "gallery.json", "gallery.lock", ".open"
+MODEL, SETTINGS, LOCK = "model.safetensors", "gallery.json", "gallery.lock"
 """Names of the files of a gallery."""
 
 
@@ -25,23 +25,6 @@ def check_directory(directory: Path, create: bool) -> None:
     # The lock is there if making the gallery was interrupted.
     if directory.is_dir() and not (directory / LOCK).exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not a gallery, and holds other files.")
-
-
-@contextmanager
-def unclean_end(directory: Path) -> Iterator[bool]:
-    """Tells if the process that had the directory open before was killed; marks it as open.
-
-    Raises:
-        WriteError: the directory cannot be written.
-    """
-    mark = directory / MARK
-    was_killed = mark.exists()
-    try:
-        mark.touch()
-    except OSError as error:
-        raise WriteError(f"{directory} cannot be written ({error.strerror}).") from error
-    yield was_killed
-    mark.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -21,14 +21,7 @@ from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank as rerank_distances
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
 from rmgl_jax.gallery.crops import Crop
-from rmgl_jax.gallery.directory import (
-    MODEL,
-    SETTINGS,
-    check_directory,
-    only_process,
-    read_text,
-    unclean_end,
-)
+from rmgl_jax.gallery.directory import MODEL, SETTINGS, check_directory, only_process, read_text
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
 from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
 from rmgl_jax.gallery.identify import identify, is_id, is_wide
@@ -144,9 +137,7 @@ class Gallery:
             else:
                 embedder = Embedder(model, 1, True if flip is None else flip, dim)
                 settings = Settings.of(embedder, index)
-            was_killed = False
             if not is_url(place):
-                was_killed = resources.enter_context(unclean_end(Path(place)))
                 client = connect(place)
                 resources.callback(disconnect, client, place)
                 if text is None:
@@ -154,8 +145,6 @@ class Gallery:
             collection = open_collection(
                 client, place, name, settings.index, settings.width, settings.to_json()
             )
-            if was_killed:
-                collection.merge_copies()
             if text is None and not is_url(place):
                 assert model is not None
                 save_model(model, Path(place, MODEL))

@@ -215,27 +215,6 @@ class Collection:
         with milvus_errors(self.location):
             self.client.flush(self.name)
 
-    def merge_copies(self) -> int:
-        """Merges the copies of rows that are there twice, and returns their number.
-
-        Milvus Lite reads rows from its log that are in a segment already if its process was killed
-        between writing the segment and removing the log. Searches then find one copy, but queries
-        and counts find both. A row that is written again replaces all of its copies.
-        """
-        ids: set[str] = set()
-        suspects: set[str] = set()
-        for number, row in enumerate(self._iterate(Filters(), ("id",), _WITHOUT), 1):
-            # The second copy of the last row of a page is not on the next page.
-            if row["id"] in ids or number % _WITHOUT == 0:
-                suspects.add(row["id"])
-            ids.add(row["id"])
-        copies = len(self) - len(ids)
-        if copies:
-            for part in chunks(sorted(suspects), _WITH_EMBEDDINGS):
-                entries, embeddings = self.get(part), self.embeddings(part)
-                self.upsert([entries[id] for id in part], np.stack([embeddings[id] for id in part]))
-        return copies
-
     def __len__(self) -> int:
         with milvus_errors(self.location):
             (row,) = self.client.query(self.name, filter="", output_fields=["count(*)"])
