@@ -23,6 +23,7 @@ def rows(first: int) -> tuple[list[Entry], np.ndarray]:
 
 def main(location: str) -> None:
     collection = open_collection(connect(location), location, "rows", "exact", WIDTH, "")
+    collection.remove_copies()
     start = len(collection) // BATCH * BATCH
     for number in count(start // BATCH):
         collection.upsert(*rows(BATCH * number))

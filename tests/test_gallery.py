@@ -19,6 +19,7 @@ from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.gallery.entries import Filters
 from rmgl_jax.gallery.gallery import Gallery
+from rmgl_jax.gallery.milvus import Collection
 from tests.full_disk import full_disk
 from tests.tiny_gallery import MODEL, make_model, write_crops
 
@@ -283,6 +284,20 @@ def test_directory_is_open_in_one_process(tmp_path, crops):
             gallery.close()
             # It waited, and sees what was added meanwhile.
             assert waiting.communicate(timeout=120)[0] == "3\n"
+
+
+def test_copies_are_removed_after_a_kill_only(tmp_path, crops, monkeypatch):
+    calls = []
+    monkeypatch.setattr(Collection, "remove_copies", lambda self: calls.append(self.location))
+    for _ in range(2):
+        with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+            gallery.add(crops[:2])
+        assert calls == []
+    # A killed process leaves its number.
+    (tmp_path / "g" / "gallery.lock").write_text("process 1")
+    Gallery.open(tmp_path / "g").close()
+    Gallery.open(tmp_path / "g").close()
+    assert calls == [str(tmp_path / "g")]
 
 
 def test_full_disk_keeps_what_was_added(tmp_path, crops):

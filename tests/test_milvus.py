@@ -1,6 +1,7 @@
 """Rows of a collection in Milvus Lite: they last, and filters mean what they say."""
 
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -110,6 +111,29 @@ def test_server_that_ends_is_named(tmp_path):
     disconnect(client, url)
 
 
+def test_copies_that_a_kill_left_are_removed(tmp_path):
+    (tmp_path / "rows").mkdir()
+    location = str(tmp_path / "rows")
+    client = connect(location)
+    collection = open_collection(client, location, "rows", "exact", WIDTH, "")
+    collection.upsert(*rows(0))
+    log = next(Path(location).rglob("wal"))
+    shutil.copytree(log, tmp_path / "log")
+    disconnect(client, location)
+    # As if the process had been killed after it wrote the segment, before it deleted the log.
+    shutil.copytree(tmp_path / "log", log, dirs_exist_ok=True)
+    for copies_are_there in (True, False):
+        client = connect(location)
+        collection = open_collection(client, location, "rows", "exact", WIDTH, "")
+        assert (len(collection) == 2 * BATCH) == copies_are_there
+        collection.remove_copies()
+        assert len(collection) == BATCH
+        assert list(collection.scan(Filters())) == rows(0)[0]
+        (found,) = collection.nearest(rows(0)[1][:1], 99, Filters())
+        assert sorted(entry.id for entry, _ in found) == [entry.id for entry in rows(0)[0]]
+        disconnect(client, location)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_survive_kills(tmp_path, seed):
     location = str(tmp_path)
@@ -129,6 +153,7 @@ def test_rows_survive_kills(tmp_path, seed):
             acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
     client = connect(location)
     collection = open_collection(client, location, "rows", "exact", WIDTH, "")
+    collection.remove_copies()
     found = list(collection.scan(Filters()))
     expected = [entry for first in range(0, len(found), BATCH) for entry in rows(first)[0]]
     assert len(found) == len(collection) >= acknowledged > 0

@@ -28,8 +28,15 @@ def check_directory(directory: Path, create: bool) -> None:
 
 
 @contextmanager
-def only_process(directory: Path, patience: float) -> Iterator[None]:
+def only_process(directory: Path, patience: float) -> Iterator[bool]:
     """Keeps other processes from opening the directory, which would be refused by Milvus Lite.
+
+    Args:
+        directory: the directory, made if absent.
+        patience: seconds to wait for another process.
+
+    Yields:
+        True if the process that had the directory open before ended without closing it.
 
     Raises:
         InputError: another process has it open.
@@ -45,8 +52,11 @@ def only_process(directory: Path, patience: float) -> Iterator[None]:
                 f"The gallery {directory} is open in another process"
                 f"{f' ({holder})' if holder else ''}; only one at a time can use it."
             ) from error
+        interrupted = bool(read_text(lock))
         lock.write_text(f"process {os.getpid()}")
-        yield
+        yield interrupted
+        # After an error, such as a full disk, the next process looks at what is there.
+        lock.write_text("")
 
 
 def read_text(file: Path) -> str | None:

@@ -117,13 +117,14 @@ class Gallery:
             place = str(Path(place).expanduser().absolute())
         requested = {"flip": flip, "dim": dim, "index": index}
         with ExitStack() as resources:
+            interrupted = False
             if is_url(place):
                 client = connect(place)
                 resources.callback(disconnect, client, place)
                 text, source = read_settings(client, place, name), f"The gallery {name} on {place}"
             else:
                 check_directory(Path(place), create)
-                resources.enter_context(only_process(Path(place), patience))
+                interrupted = resources.enter_context(only_process(Path(place), patience))
                 text, source = read_text(Path(place, SETTINGS)), str(Path(place, SETTINGS))
             if text is not None:
                 settings = Settings.from_json(text, source)
@@ -145,6 +146,8 @@ class Gallery:
             collection = open_collection(
                 client, place, name, settings.index, settings.width, settings.to_json()
             )
+            if interrupted:
+                collection.remove_copies()
             if text is None and not is_url(place):
                 assert model is not None
                 save_model(model, Path(place, MODEL))

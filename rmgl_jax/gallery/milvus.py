@@ -7,6 +7,7 @@ client. A row has the fields `id` (primary key), `path`, `box`, `camera`, `time`
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,6 +210,19 @@ class Collection:
         for part in chunks(ids, 1000):
             with milvus_errors(self.location):
                 self.client.delete(self.name, filter=f"id in {_quote_all(part)}")
+
+    def remove_copies(self) -> None:
+        """Removes second copies of rows, which Milvus Lite has if a kill interrupted a flush.
+
+        It then reads the rows from both its log and the new segment, as two of the same age. A
+        newer row replaces both.
+        """
+        with milvus_errors(self.location):
+            rows = self.client.query(self.name, filter='id > ""', output_fields=["id"])
+        counts = Counter(row["id"] for row in rows)
+        for ids in chunks([id for id, count in counts.items() if count > 1], _WITH_EMBEDDINGS):
+            entries, embeddings = self.get(ids), self.embeddings(ids)
+            self.upsert([entries[id] for id in ids], np.stack([embeddings[id] for id in ids]))
 
     def flush(self) -> None:
         """Moves rows from the log into segments, which have the index."""
