@@ -15,12 +15,12 @@ from tests.torture.campaign import Kind
 from tests.torture.scene import MISSING
 
 KINDS = {
-    "kills": Kind(0.5, kills.case),
+    "kills": Kind(0.55, kills.case),
     "corruption": Kind(0.27, corruption.case),
-    "hostile input": Kind(0.12, hostile.case),
-    "full disk": Kind(0.06, full_disk.case),
+    "hostile input": Kind(0.08, hostile.case),
+    "full disk": Kind(0.04, full_disk.case),
     "fuzzing": Kind(0.03, fuzz.case),
-    "two at once": Kind(0.05, concurrency.case),
+    "two at once": Kind(0.03, concurrency.case),
 }
 
 

@@ -62,7 +62,7 @@ def to_rich(header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> 
 
 
 def to_markdown(header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """The table as Markdown, with its description and all defects."""
+    """The table as Markdown, with its description."""
     lines = [HEADER, ("---", *("---:",) * 3, "---", "---"), *rows(records)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in lines)
     return f"{describe(header, records)}\n\n{table}"
