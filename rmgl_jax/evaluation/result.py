@@ -130,7 +130,7 @@ class EvaluationResult:
                 }
                 fields["verification"] = VerificationMetrics(**rates | arrays)
             return cls(**fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"The text is not an evaluation result: {error!r}.") from error
 
 

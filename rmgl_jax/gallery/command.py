@@ -61,7 +61,8 @@ class AddOptions:
     flip: bool = True
     """Average each embedding with that of the mirrored image; later additions are as the first."""
     dim: int | None = None
-    """Width of projected embeddings in a new gallery; by default they are whole."""
+    """Width of projected embeddings in a new gallery; by default that which `rmgl compress`
+    recommends, or the whole embedding of a model without a projection."""
     index: Literal["exact", "hnsw"] | None = None
     """Index of a new gallery: exact (the default), or approximate; its recall is then measured."""
     skip_bad: bool = False

@@ -94,8 +94,8 @@ class Gallery:
             create: Make the gallery if there is none.
             flip: Average each embedding with that of the mirrored image; None is as in the
                 gallery, and True in a new one.
-            dim: width of projected embeddings; None is as in the gallery, and the model's full
-                width in a new one.
+            dim: width of projected embeddings. None is as in the gallery; in a new one it is the
+                default width of the model's projection, or the full width without a projection.
             index: "exact" compares a query with all images; "hnsw" is an approximate graph index.
                 None is as in the gallery, and "exact" in a new one.
             name: name of the collection on a server.
@@ -136,6 +136,8 @@ class Gallery:
             elif model is None:
                 raise InputError(f"To make the gallery {place}, give its model (--model).")
             else:
+                if dim is None and model.projection is not None:
+                    dim = model.projection.default_dim
                 embedder = Embedder(model, 1, True if flip is None else flip, dim)
                 settings = Settings.of(embedder, index)
             if not is_url(place):
