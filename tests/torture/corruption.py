@@ -39,7 +39,6 @@ TARGETS = {
     "lock": Target(("data/**/.*.lock",), ("evaluate", "train")),
     "model file": Target(("model.safetensors",), ("evaluate model file", "embed by model file")),
     "sweep": Target(("sweep/*/*/*.json", "sweep/*.md"), ("sweep again",)),
-    "sweep checkpoint": Target(("sweep/*/*/checkpoints/**/*",), ("sweep again",)),
     "gallery": Target(("gallery/**/*",), ("gallery search", "gallery list")),
     "cross-dataset results": Target(("table/*.json",), ("cross-dataset table again",)),
 }
