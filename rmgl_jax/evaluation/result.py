@@ -184,7 +184,7 @@ def _metrics_from_dict(fields: dict[str, Any]) -> RankMetrics:
 
 
 def _verification_from_dict(fields: dict[str, Any]) -> VerificationMetrics:
-    rates = {
+    rates: dict[str, Any] = {
         name: _numbers(name, fields[name])
         for name in ("false_positive_rates", "true_positive_rates", "thresholds")
     }

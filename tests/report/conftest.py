@@ -1,11 +1,11 @@
 """One finished run on rendered images and its page, shared by all tests of the report."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from rmgl_jax import checked_json
 from rmgl_jax.evaluation.protocol import evaluate_splits
 from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.report.inspection import Inspection, inspect_run
@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
     result = evaluate_splits(config.model, variables, seen.query, seen.gallery, settings, step=STEP)
     (workdir / "result.json").write_text(result.to_json())
     info = {"command": "python -m me --a '<b>'", "commit": None, "device": "2 x abacus"}
-    (workdir / "run.json").write_text(json.dumps(info))
+    checked_json.write(workdir / "run.json", info)
     run = read_run(workdir)
     html = render(run, seen)
     path = workdir / "report.html"

@@ -22,6 +22,7 @@ from rmgl_jax.report.run_card import without_directories
 from rmgl_jax.report.run_files import read_run
 from rmgl_jax.report.sections import SECTIONS
 from rmgl_jax.training.checkpoints import CheckpointError
+from rmgl_jax.training.logger import MetricLogger
 from rmgl_jax.training.run_directory import init_run_directory
 from tests.report.tiny_report import (
     STEP,
@@ -200,6 +201,31 @@ def test_read_run_reports_missing_and_damaged_files(tmp_path):
     assert len(run.records) == STEP + 1
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(InputError, match=f"{tmp_path}/result.json"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("run.json", '"2 x abacus"', '"3 x abacus"'),
+        ("result.json", '"n_query": ', '"n_query": 1'),
+        ("result.json", '"cmc": [', '"cmc": [0.5, '),
+        ("metrics.jsonl", '"loss": 4.0', '"loss": 5.0'),
+        ("metrics.jsonl", '"loss": 4.0', '"loss": "x"'),
+    ],
+)
+def test_read_run_names_a_file_with_a_changed_value(finished, name, old, new, tmp_path):
+    for other in ("config.json", "run.json", "result.json"):
+        shutil.copy(finished.workdir / other, tmp_path / other)
+    with MetricLogger(tmp_path, 2) as logger:
+        for step in (1, 2):
+            logger.write(step, {"loss": 5.0 - step}, "train")
+    assert len(read_run(tmp_path).records) == 2
+    path = tmp_path / name
+    changed = path.read_text().replace(old, new, 1)
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(InputError, match=re.escape(str(path))):
         read_run(tmp_path)
 
 
