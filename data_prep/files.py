@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import os
 import platform
 import stat
@@ -63,10 +64,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path next to `path`, and renames it to `path` after the block.
 
     The parent directory is made if it is absent. After an error the temporary file is removed, and
-    `path` is as it was. An error of full or read-only storage names `path`.
+    `path` is as it was; the file of a killed process is removed by the next one. An error of full
+    or read-only storage names `path`.
+
+    Raises:
+      InputError: `path` is not a file, but a directory, pipe, device or socket.
+      OSError: it cannot be written.
     """
+    if path.exists():
+        check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    prefix = f".{path.name}.{platform.node()}-"
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
+        if not _is_running(leftover.name.removeprefix(prefix).removesuffix(".partial")):
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f"{prefix}{os.getpid()}.partial")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -75,6 +87,17 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _is_running(pid: str) -> bool:
+    """False if no process of this machine has the number."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

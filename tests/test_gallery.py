@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.errors import InputError, MissingFileError, MissingPackageError, WriteError
+from data_prep.errors import (
+    ExpectedError,
+    InputError,
+    MissingFileError,
+    MissingPackageError,
+    WriteError,
+)
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank
 from rmgl_jax.gallery.crops import Crop
@@ -359,3 +365,33 @@ def test_added_images_survive_a_kill(tmp_path, crops):
         result = gallery.add(crops)
         assert result.present == len(paths) == len(set(paths))
         assert sorted(entry.path for entry in gallery.scan()) == [str(c.path) for c in crops]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_gallery_finds_damage_of_any_file(tmp_path, crops, damage):
+    with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+        gallery.add(crops[:3])
+    with Gallery.open(tmp_path / "g") as gallery:
+        matches = gallery.search(crops[0])
+    files = [path for path in (tmp_path / "g").rglob("*") if path.is_file()]
+    covered = {"gallery.json", "model.safetensors", "checksums.json"}
+    assert covered < {path.name for path in files}
+    for path in files:
+        content = path.read_bytes()
+        if not content:
+            continue
+        if damage == "delete":
+            path.unlink()
+        else:
+            half = len(content) // 2
+            end = bytes([content[half] ^ 1]) + content[half + 1 :] if damage == "flip" else b""
+            path.write_bytes(content[:half] + end)
+        if path.name == "checksums.json" and damage == "delete":
+            path.write_bytes(content)  # A gallery without checksums is accepted.
+            continue
+        for _ in range(2):  # The first refusal must not be taken for a kill.
+            with pytest.raises(ExpectedError), Gallery.open(tmp_path / "g") as gallery:
+                gallery.search(crops[0])
+        path.write_bytes(content)
+    with Gallery.open(tmp_path / "g") as gallery:
+        assert gallery.search(crops[0]) == matches

@@ -11,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from data_prep.errors import InputError, WriteError
 from rmgl_jax.training.logger import LOG_NAME, MetricLogger, read_metrics
+from tests.flipped_bits import assert_flips_are_noticed
 from tests.full_disk import full_disk
 
 
@@ -114,6 +115,10 @@ def test_read_metrics_names_a_damaged_line(tmp_path):
         '{"kind": 3, "step": 2}',
         '{"kind": "train", "step": 2, "loss": [1]}',
         '{"kind": "train", "step": 2, "loss": "much"}',
+        '{"kind": "train", "step": 2, "loss": "1"}',
+        '{"kind": "train", "step": 2, "loss": true}',
+        '{"kind": "train", "step": 2, "loss": NaN}',
+        '{"kind": "train", "step": 2, "crc32": null}',
         '{"kind": "train", "step": 2, "loss": 1' + 400 * "0" + "}",
         10_000 * "[",
     ],
@@ -128,6 +133,46 @@ def test_read_metrics_names_a_line_that_is_no_record(line, tmp_path):
     with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2: "):
         write(tmp_path, [4], resumed_at=3)
     assert path.read_text() == before
+
+
+def test_read_metrics_refuses_or_ignores_every_flipped_bit(tmp_path):
+    write(tmp_path, [1, 2, 3], mean_ap=math.nan, rate=1e-5)
+    path = tmp_path / LOG_NAME
+    content, expected = path.read_bytes(), read_metrics(tmp_path)
+
+    def read(damaged):
+        damaged.rename(path)
+        return read_metrics(tmp_path)
+
+    assert_flips_are_noticed(content, read, expected, count=1000)
+
+
+def test_read_metrics_notices_a_damaged_end_of_the_last_line(tmp_path):
+    """It is no torn line, whose record would be left out."""
+    write(tmp_path, [1, 2, 3])
+    path = tmp_path / LOG_NAME
+    path.write_text(path.read_text()[:-1] + "J")
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 3: "):
+        read_metrics(tmp_path)
+
+
+def test_read_metrics_names_a_line_with_another_checksum(tmp_path):
+    write(tmp_path, [1, 2, 3])
+    path = tmp_path / LOG_NAME
+    path.write_text(path.read_text().replace('"loss": 0.5', '"loss": 0.7'))
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2: .*\d{6,}"):
+        read_metrics(tmp_path)
+
+
+def test_records_of_an_earlier_version_have_no_checksum_until_the_run_resumes(tmp_path):
+    write(tmp_path, [1, 2])
+    path = tmp_path / LOG_NAME
+    new, records = path.read_text(), read_metrics(tmp_path)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert path.read_text() != new
+    assert read_metrics(tmp_path) == records
+    write(tmp_path, [], resumed_at=2)
+    assert path.read_text() == new
 
 
 def test_resumed_logger_notes_missing_records(tmp_path):

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rmgl_jax.evaluation.result import (
     print_results,
 )
 from rmgl_jax.evaluation.verification import verification_metrics
+from tests.flipped_bits import assert_flips_are_noticed
 from tests.trees import assert_trees_close
 
 
@@ -87,7 +89,70 @@ def test_json_round_trip(changes):
 
 def test_json_of_version_0_1_is_read():
     text = result().to_json()
-    assert EvaluationResult.from_json(text.replace('"mean_ap"', '"mean_ap_step"')).to_json() == text
+    tree = json.loads(text)
+    del tree["file_digest"]
+    earlier = json.dumps(tree).replace('"mean_ap"', '"mean_ap_step"')
+    assert EvaluationResult.from_json(earlier).to_json() == text
+
+
+COMPLETE = {
+    "expanded": Expanded(metrics(2), 5, 3.0),
+    "verification": VERIFICATION,
+    "trained_on": "market1501",
+    "digest": "abc",
+    "data_digest": "0123 4567",
+}
+
+
+def test_json_with_a_flipped_bit_is_rejected_or_the_same():
+    text = result(**COMPLETE).to_json()
+
+    def read(path):
+        return EvaluationResult.from_json(path.read_text()).to_json()
+
+    assert_flips_are_noticed(text.encode(), read, text)
+
+
+@pytest.mark.parametrize("field", sorted(vars(result())))
+@pytest.mark.parametrize("value", [math.nan, "x", [], {}, -0.5])
+def test_json_with_a_field_of_another_type_is_rejected(field, value):
+    tree = json.loads(result(**COMPLETE).to_json())
+    del tree["file_digest"]
+    if isinstance(tree[field], str) and value == "x" and field != "step":
+        value = 3  # A text is no other type there.
+    tree[field] = value
+    with pytest.raises(InputError, match="evaluation result"):
+        EvaluationResult.from_json(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("plain", "mean_ap"), "0.5"),
+        (("plain", "cmc"), []),
+        (("plain", "cmc"), ["x"]),
+        (("plain", "cmc"), [10**400]),
+        (("plain", "per_query", "inp"), [0.5]),
+        (("plain", "n_valid_queries"), None),
+        (("reranked", "k1"), "x"),
+        (("reranked", "metrics", "mean_inp"), [1]),
+        (("expanded", "alpha"), None),
+        (("verification", "thresholds"), []),
+        (("verification", "true_positive_rates"), ["x"] * 4),
+        (("verification", "n_positive"), "many"),
+    ],
+)
+def test_json_with_an_inner_value_of_another_type_is_rejected(place, value):
+    tree = json.loads(result(**COMPLETE).to_json())
+    del tree["file_digest"]
+    *parents, name = place
+    inner = tree
+    for parent in parents:
+        inner = inner[parent]
+    assert name in inner
+    inner[name] = value
+    with pytest.raises(InputError, match="evaluation result"):
+        EvaluationResult.from_json(json.dumps(tree))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "a", "n_valid_queries": 1}'])

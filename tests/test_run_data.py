@@ -1,11 +1,19 @@
 """A run directory belongs to the data that its run began with."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from data_prep.errors import InputError, WriteError
-from rmgl_jax.training.run_data import DATA_NAME, DataChangedError, init_run_data, read_run_data
+from rmgl_jax.training.run_data import (
+    DATA_NAME,
+    DataChangedError,
+    describe_data,
+    init_run_data,
+    read_run_data,
+)
+from tests.flipped_bits import assert_flips_are_noticed
 from tests.tiny_run import tiny_split
 
 TRAIN = replace(tiny_split(), digest="a" * 64)
@@ -39,6 +47,24 @@ def test_init_run_data_refuses_other_data_and_names_both_digests(splits, named, 
     init_run_data(tmp_path, [TRAIN, QUERY])
     with pytest.raises(DataChangedError, match=f"{tmp_path} .*: {named}\\."):
         init_run_data(tmp_path, splits)
+    assert read_run_data(tmp_path)["train"] == "a" * 16
+
+
+def test_flipped_bit_of_the_record_is_noticed(tmp_path):
+    init_run_data(tmp_path, [TRAIN, QUERY])
+    content, expected = (tmp_path / DATA_NAME).read_bytes(), read_run_data(tmp_path)
+
+    def read(path):
+        path.rename(tmp_path / DATA_NAME)
+        init_run_data(tmp_path, [TRAIN, QUERY])
+        return read_run_data(tmp_path)
+
+    assert_flips_are_noticed(content, read, expected)
+
+
+def test_record_of_an_earlier_version_without_a_digest_is_read(tmp_path):
+    (tmp_path / DATA_NAME).write_text(json.dumps(describe_data([TRAIN, QUERY])))
+    init_run_data(tmp_path, [TRAIN, QUERY])
     assert read_run_data(tmp_path)["train"] == "a" * 16
 
 

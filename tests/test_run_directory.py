@@ -7,6 +7,7 @@ import pytest
 
 from data_prep.errors import InputError
 from experiments import market_rmgl
+from rmgl_jax.checked_json import json_digest
 from rmgl_jax.config import ExperimentConfig, LossConfig
 from rmgl_jax.training.run_directory import (
     CONFIG_FORMAT,
@@ -19,7 +20,6 @@ from rmgl_jax.training.run_directory import (
     config_to_json,
     differences,
     init_run_directory,
-    json_digest,
     migrate,
     read_config,
 )

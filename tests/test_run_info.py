@@ -9,6 +9,7 @@ import pytest
 
 from data_prep.errors import InputError
 from rmgl_jax.training.run_info import commit_of, read_run_info, run_info, save_run_info
+from tests.flipped_bits import assert_flips_are_noticed
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,8 +52,37 @@ def test_save_run_info_keeps_the_first_record(monkeypatch, tmp_path):
     assert read_run_info(tmp_path) == first
 
 
-@pytest.mark.parametrize("content", ["{", "3", "[1]", '{"command": 3}', "[[1, 2]]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "3",
+        "[1]",
+        '{"command": 3}',
+        "[[1, 2]]",
+        '{"comand": "x"}',
+        '{"command": "\\ud800"}',
+        9000 * "[",
+    ],
+)
 def test_read_run_info_refuses_a_damaged_record(content, tmp_path):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=r"run\.json is damaged"):
         read_run_info(tmp_path)
+
+
+def test_read_run_info_reads_a_record_without_a_digest(tmp_path):
+    """Earlier versions wrote none."""
+    (tmp_path / "run.json").write_text('{"command": "python", "commit": null}')
+    assert read_run_info(tmp_path) == {"command": "python", "commit": None}
+
+
+def test_read_run_info_refuses_or_ignores_every_flipped_bit(tmp_path):
+    save_run_info(tmp_path)
+    content, expected = (tmp_path / "run.json").read_bytes(), read_run_info(tmp_path)
+
+    def read(path):
+        path.rename(tmp_path / "run.json")
+        return read_run_info(tmp_path)
+
+    assert_flips_are_noticed(content, read, expected)

@@ -1,6 +1,5 @@
 """The result of an evaluation with its dataset and settings, as JSON and as a table."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.errors import InputError
+from rmgl_jax import checked_json
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.verification import VerificationMetrics
+from rmgl_jax.field_checks import check_fields
 
 PaperNumbers = Mapping[str, Mapping[str, float]]
 """Published numbers in percent, by dataset (with " re-ranked" after it) and measure."""
@@ -96,7 +97,10 @@ class EvaluationResult:
                 )
 
     def to_json(self) -> str:
-        """Returns the result as JSON, with the values of each query; NaN becomes null."""
+        """Returns the result as JSON, with the values of each query and a digest of all fields.
+
+        NaN becomes null.
+        """
         fields = dict(vars(self), n_valid_queries=self.plain.n_valid_queries)
         fields["plain"] = _metrics_to_dict(self.plain)
         for name in ("reranked", "expanded"):
@@ -107,17 +111,17 @@ class EvaluationResult:
                 name: value.tolist() if isinstance(value, np.ndarray) else value
                 for name, value in vars(self.verification).items()
             }
-        return json.dumps(fields, indent=1, allow_nan=False)
+        return checked_json.to_text(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "EvaluationResult":
         """Reads a result written by `to_json`, by this version or an earlier one.
 
         Raises:
-            InputError: the text is not an evaluation result.
+            InputError: the text is not an evaluation result, or is damaged.
         """
         try:
-            fields = json.loads(text)
+            fields = checked_json.from_text(text)
             del fields["n_valid_queries"]
             fields["plain"] = _metrics_from_dict(fields["plain"])
             for name, kind in (("reranked", Reranked), ("expanded", Expanded)):
@@ -125,13 +129,20 @@ class EvaluationResult:
                     metrics = _metrics_from_dict(other["metrics"])
                     fields[name] = kind(**other | {"metrics": metrics})
             if (rates := fields.get("verification")) is not None:
-                arrays = {
-                    name: np.array(value) for name, value in rates.items() if type(value) is list
-                }
-                fields["verification"] = VerificationMetrics(**rates | arrays)
-            return cls(**fields)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The text is not an evaluation result: {error!r}.") from error
+                fields["verification"] = _verification_from_dict(rates)
+            result = cls(**fields)
+            check_fields(result)
+            for other in filter(None, (result.reranked, result.expanded)):
+                check_fields(other)
+            step = result.step
+            if step is not None and not (step.isdecimal() and len(step) < 16):
+                raise ValueError(f"the step {step[:80]!r} is not a number")
+            return result
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            raise InputError(
+                f"The text is not an evaluation result, or is damaged: {reason}."
+            ) from error
 
 
 def _metrics_to_dict(metrics: RankMetrics) -> dict[str, Any]:
@@ -151,11 +162,13 @@ def _metrics_to_dict(metrics: RankMetrics) -> dict[str, Any]:
 
 def _metrics_from_dict(fields: dict[str, Any]) -> RankMetrics:
     per_query = {
-        name: np.array([np.nan if value is None else value for value in fields["per_query"][name]])
+        name: _numbers(
+            name, [np.nan if value is None else value for value in fields["per_query"][name]]
+        )
         for name in _PER_QUERY
     }
-    return RankMetrics(
-        cmc=np.array(fields["cmc"]),
+    metrics = RankMetrics(
+        cmc=_numbers("cmc", fields["cmc"]),
         # "mean_ap_step" is its name in results of version 0.1.
         mean_ap=fields["mean_ap" if "mean_ap" in fields else "mean_ap_step"],
         mean_ap_official=fields["mean_ap_official"],
@@ -163,6 +176,32 @@ def _metrics_from_dict(fields: dict[str, Any]) -> RankMetrics:
         n_valid_queries=fields["n_valid_queries"],
         **per_query,
     )
+    check_fields(metrics)
+    sizes = {name: len(values) for name, values in per_query.items()}
+    if len(set(sizes.values())) > 1 or not len(metrics.cmc):
+        raise ValueError(f"expected one value of each query and a CMC curve, got {sizes} values")
+    return metrics
+
+
+def _verification_from_dict(fields: dict[str, Any]) -> VerificationMetrics:
+    rates = {
+        name: _numbers(name, fields[name])
+        for name in ("false_positive_rates", "true_positive_rates", "thresholds")
+    }
+    counts = {name: value for name, value in fields.items() if name not in rates}
+    if len({len(values) for values in rates.values()}) > 1:
+        raise ValueError(f"the rates are not of the same thresholds: {rates}")
+    if not all(type(count) is int for count in counts.values()):
+        raise ValueError(f"expected numbers of pairs, got {counts}")
+    return VerificationMetrics(**rates, **counts)
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """Converts a list to an array of numbers, which may be NaN."""
+    array = np.array(values)
+    if array.ndim != 1 or array.dtype.kind not in "if" or np.isinf(array).any():
+        raise ValueError(f"{name} must be a list of finite numbers, got {str(values)[:80]}")
+    return array
 
 
 MEASURES = ("rank-1", "rank-5", "rank-10", "mAP (step)", "mAP (official)", "mINP")

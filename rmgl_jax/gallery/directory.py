@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_prep.errors import InputError, MissingFileError
 from data_prep.files import locked
+from rmgl_jax.gallery.checksums import check_checksums, write_checksums
 
 MODEL, SETTINGS, LOCK = "model.safetensors", "gallery.json", "gallery.lock"
 """Names of the files of a gallery."""
@@ -29,7 +30,7 @@ def check_directory(directory: Path, create: bool) -> None:
 
 @contextmanager
 def only_process(directory: Path, patience: float) -> Iterator[bool]:
-    """Keeps other processes from opening the directory, which would be refused by Milvus Lite.
+    """Keeps other processes from opening the directory, and checks that it is as it was closed.
 
     Args:
         directory: the directory, made if absent.
@@ -39,7 +40,7 @@ def only_process(directory: Path, patience: float) -> Iterator[bool]:
         True if the process that had the directory open before ended without closing it.
 
     Raises:
-        InputError: another process has it open.
+        InputError: another process has it open, or a file is damaged.
         WriteError: the directory cannot be written.
     """
     lock = directory / LOCK
@@ -53,9 +54,11 @@ def only_process(directory: Path, patience: float) -> Iterator[bool]:
                 f"{f' ({holder})' if holder else ''}; only one at a time can use it."
             ) from error
         interrupted = bool(read_text(lock))
+        checksums = {} if interrupted else check_checksums(directory)
         lock.write_text(f"process {os.getpid()}")
         yield interrupted
         # After an error, such as a full disk, the next process looks at what is there.
+        write_checksums(directory, checksums)
         lock.write_text("")
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
+
+from starlette.datastructures import ImmutableMultiDict
 
 from data_prep.errors import InputError
 from rmgl_jax.gallery.entries import Filters
@@ -14,16 +16,6 @@ TOPS = (10, 20, 50, 100)
 LAST_PAGE = 300
 """The last page of entries: the engine counts through all entries before a page."""
 _MAX_TEXT = 200  # characters of a field
-
-
-class Fields(Protocol):
-    """Values of a form or of an address, by field."""
-
-    def get(self, key: str, /) -> Any:
-        """The last value of a field; None if it has none."""
-
-    def getlist(self, key: Any, /) -> Sequence[Any]:
-        """All values of a field."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class SearchForm:
         return urlencode([(name, value) for name, value in pairs if value])
 
 
-def parse_form(fields: Fields, cameras: Sequence[str]) -> SearchForm:
+def parse_form(fields: ImmutableMultiDict[str, Any], cameras: Sequence[str]) -> SearchForm:
     """Reads the fields of a form or an address.
 
     Args:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +17,16 @@ from data_prep.errors import InputError, WriteError
 from data_prep.files import write_text
 
 LOG_NAME = "metrics.jsonl"
+_CHECKSUM = "crc32"
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_BETWEEN_FLUSHES = 30.0
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Reads all records of a run, oldest first, without a last line that a killed run left torn.
+
+    Each line is compared with its checksum, which the records do not include. The lines of earlier
+    versions have none.
 
     Raises:
         InputError: another line is damaged, or is not a record.
@@ -30,12 +35,13 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    records = []
+    records, has_checksum = [], []
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            if number < len(lines):
+            # A torn line lacks the end of its object.
+            if number < len(lines) or "}" in line:
                 raise InputError(f"{path} is damaged in line {number}: {error}.") from error
             continue
         if not _is_record(record):
@@ -43,21 +49,45 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
                 f"{path} is damaged in line {number}: expected a record with its kind and step, "
                 f"got {line[:80]}."
             )
+        checksum = record.pop(_CHECKSUM, None)
+        if checksum not in (None, _checksum(record)):
+            raise InputError(
+                f"{path} is damaged in line {number}: its checksum is {_checksum(record)}, not the "
+                f"recorded {checksum}. If the line is removed, the other records are read."
+            )
+        has_checksum.append(checksum is not None)
         records.append(record)
+    if any(has_checksum) and not all(has_checksum):
+        raise InputError(
+            f"{path} is damaged in line {has_checksum.index(False) + 1}: it has no {_CHECKSUM}, "
+            "which other lines have."
+        )
     return records
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps({**record, _CHECKSUM: _checksum(record)}) + "\n"
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
 
 
 def _is_record(record: Any) -> bool:
     """True for an object as `MetricLogger.write` writes it: kind, step and numbers."""
     if not isinstance(record, dict):
         return False
-    try:
-        for name, value in record.items():
-            if name != "kind":
-                float(value)  # Numbers that are not finite are written as text.
-    except (TypeError, ValueError, OverflowError):
-        return False
+    for name, value in record.items():
+        if name != "kind" and value not in ("nan", "inf", "-inf") and not _is_finite(value):
+            return False
     return record.get("kind") in ("train", "eval") and type(record.get("step")) is int
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # An integer that no float can be.
+        return False
 
 
 class MetricLogger:
@@ -76,7 +106,7 @@ class MetricLogger:
     ) -> None:
         kept = [record for record in read_metrics(workdir) if record["step"] <= resumed_at]
         path = workdir / LOG_NAME
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(path, "".join(map(_line, kept)))
         self._file = path.open("a", buffering=1)
         # Imported late, because it imports PyTorch where that is installed.
         from tensorboardX.record_writer import RecordWriter
@@ -140,7 +170,7 @@ class MetricLogger:
             {"tag": f"{kind}/{name}", "simple_value": value} for name, value in values.items()
         ]
         try:
-            self._file.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
+            self._file.write(_line({"kind": kind, "step": step, **clean}))
             self._event(step, summary={"value": scalars})
             if time.monotonic() >= self._next_flush:
                 self._events.flush()

@@ -1,12 +1,11 @@
 """A run directory belongs to the data that its run began with, recorded in `data.json`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError, WriteError
-from data_prep.files import write_text
+from rmgl_jax import checked_json
 from rmgl_jax.data.split import Split
 from rmgl_jax.training.processes import main_process_first
 from rmgl_jax.training.run_directory import differences
@@ -44,7 +43,7 @@ def init_run_data(workdir: Path, splits: Sequence[Split]) -> None:
     def write_or_compare() -> None:
         if not path.exists():
             try:
-                write_text(path, json.dumps(found, indent=1) + "\n")
+                checked_json.write(path, found)
             except OSError as error:
                 raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
             return
@@ -65,12 +64,4 @@ def read_run_data(workdir: Path) -> dict[str, Any]:
         InputError: the file is damaged.
     """
     path = workdir / DATA_NAME
-    if not path.exists():
-        return {}
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}.") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} is damaged: it holds {tree!r}.")
-    return tree
+    return checked_json.read(path) if path.exists() else {}

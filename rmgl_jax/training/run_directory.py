@@ -5,7 +5,6 @@ earlier format is migrated when it is read; the file itself stays as it is.
 """
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -16,6 +15,7 @@ import jax
 
 from data_prep.errors import InputError, MissingFileError, WriteError
 from data_prep.files import write_text
+from rmgl_jax.checked_json import json_digest
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.training.processes import main_process_first
 
@@ -119,12 +119,6 @@ def read_config(workdir: Path) -> ExperimentConfig:
     if not path.is_file():
         raise MissingFileError(f"{workdir} is not a run directory: it has no {CONFIG_NAME}.")
     return config_from_json(_read(path), str(path))
-
-
-def json_digest(tree: Any) -> str:
-    """Returns a digest of a JSON tree that does not depend on white space and order of fields."""
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def config_digest(workdir: Path) -> str:

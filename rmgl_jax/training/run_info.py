@@ -1,6 +1,5 @@
 """Records command, commit, devices and versions of a run."""
 
-import json
 import shlex
 import subprocess
 import sys
@@ -10,9 +9,10 @@ from pathlib import Path
 import jax
 
 from data_prep.errors import InputError
-from data_prep.files import write_text
+from rmgl_jax import checked_json
 
 RUN_INFO_NAME = "run.json"
+_FIELDS = ("command", "commit", "device", "versions")
 
 
 def run_info() -> dict[str, str | None]:
@@ -36,7 +36,7 @@ def save_run_info(workdir: Path) -> None:
     """
     path = workdir / RUN_INFO_NAME
     if not path.exists():
-        write_text(path, json.dumps(run_info(), indent=1) + "\n")
+        checked_json.write(path, run_info())
 
 
 def read_run_info(workdir: Path) -> dict[str, str | None]:
@@ -48,12 +48,11 @@ def read_run_info(workdir: Path) -> dict[str, str | None]:
     path = workdir / RUN_INFO_NAME
     if not path.exists():
         return {}
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}.") from error
-    if not isinstance(info, dict) or not all(isinstance(v, str | None) for v in info.values()):
-        raise InputError(f"{path} is damaged: expected an object of texts, got {info!r}.")
+    info = checked_json.read(path)
+    if not all(name in _FIELDS and isinstance(value, str | None) for name, value in info.items()):
+        raise InputError(
+            f"{path} is damaged: expected texts named {', '.join(_FIELDS)}, got {info!r}."
+        )
     return info
 
 

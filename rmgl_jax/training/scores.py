@@ -15,7 +15,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.files import write_text
-from rmgl_jax.training.run_directory import json_digest
+from rmgl_jax.checked_json import json_digest
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.torture import processes
 
-_SPEEDS = ("images_per_second", "mfu")
+_SPEEDS = ("images_per_second", "mfu", "crc32")  # The checksum includes the speeds.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 LEFTOVER = re.compile(r"\.partial|incomplete|orbax-checkpoint-tmp|\.tmp", re.IGNORECASE)
 """Names of files that an interrupted command may leave and the next one should remove."""

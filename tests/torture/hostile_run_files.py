@@ -34,11 +34,13 @@ def read_files(base: Path, directory: Path, rng: random.Random) -> Attempt:
         change = f"is {text[:40]!r}"
     else:
         lines = path.read_text().splitlines() if name == "metrics.jsonl" else [path.read_text()]
-        number = rng.randrange(len(lines))
-        tree = json.loads(lines[number])
-        change = replace_value(tree, rng)
-        lines[number] = json.dumps(tree)
-        path.write_text("\n".join(lines) + "\n")
+        trees = [json.loads(line) for line in lines]
+        # As earlier versions wrote it: a checksum has every change refused before it is read.
+        for tree in trees:
+            for checksum in ("file_digest", "crc32"):
+                tree.pop(checksum, None)
+        change = replace_value(rng.choice(trees), rng)
+        path.write_text("".join(json.dumps(tree) + "\n" for tree in trees))
     return Attempt(f"{name}: {change}", _read, ())
 
 
