@@ -9,8 +9,8 @@ camera, and in a batch of 20), and the recall of the index against exact search.
 many dimensions have no near neighbors: an approximate index has its worst recall on them.
 
 With `--market`: adds the gallery images of the prepared dataset, searches for each query, and
-prints rank-1 and mAP beside those of the stored embeddings, ranked without Milvus, which must be
-equal with the exact index; so must those of `rmgl evaluate`. A directory as `--location` is kept.
+prints rank-1 of the 20 best, and rank-1 and mAP of the stored embeddings ranked without Milvus;
+with the exact index they must be equal, and equal to those of `rmgl evaluate`. A directory as `--location` is kept.
 """
 
 import argparse
@@ -140,13 +140,13 @@ def evaluate(dataset, data_dir, model_path, location, index, batch_size):
             queries = embedder(splits["query"], progress=True)
             distances = np.full((len(queries), len(splits["gallery"])), np.inf, np.float32)
             start = time.perf_counter()
-            for query, embedding in enumerate(queries):
-                (found,) = gallery.nearest(embedding[None], min(len(gallery), MAX_RESULTS))
-                for id, score in found:
-                    distances[query, rows[id]] = 1 - score
+            # Reading all 15,913 rows of a search takes seconds; the 20 best give rank-1.
+            for first in range(0, len(queries), 50):
+                found = gallery.nearest(queries[first : first + 50], min(len(gallery), 20))
+                for query, hits in enumerate(found, first):
+                    for id, score in hits:
+                        distances[query, rows[id]] = 1 - score
             searched = time.perf_counter() - start
-            if len(found) != len(rows) or np.isinf(distances).any():
-                raise RuntimeError(f"A search found {len(found)} of {len(rows)} images.")
             galleries = np.empty((len(splits["gallery"]), queries.shape[1]), np.float32)
             for first in range(0, len(rows), CHUNK):
                 ids = list(rows)[first : first + CHUNK]
@@ -203,11 +203,11 @@ def main():
             f"{result.added:,} images added in {added:,.1f} s ({result.present:,} were there), "
             f"{queries:,} searches in {searched:,.1f} s ({1000 * searched / queries:,.1f} ms each)"
         )
-        for name, metrics in (("gallery", through), ("stored embeddings", plain)):
-            console.print(
-                f"{name:<18}rank-1 {100 * metrics.cmc[0]:.2f}  mAP {100 * metrics.mean_ap:.2f} "
-                f"(step) {100 * metrics.mean_ap_official:.2f} (official)"
-            )
+        console.print(f"searches           rank-1 {100 * through.cmc[0]:.2f}")
+        console.print(
+            f"stored embeddings  rank-1 {100 * plain.cmc[0]:.2f}  mAP {100 * plain.mean_ap:.2f} "
+            f"(step) {100 * plain.mean_ap_official:.2f} (official)"
+        )
         return
     table = Table(
         "images",

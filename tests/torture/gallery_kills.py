@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rmgl_jax import Entry, Gallery, find_crops
+from rmgl_jax import Gallery, find_crops
+from rmgl_jax.gallery.entries import Entry
 from rmgl_jax.gallery.identify import identify
 
 _COUNTED = re.compile(rb"(\d+)/(\d+|\?)")
@@ -90,7 +91,8 @@ def content(gallery: Path) -> tuple[list[Entry], np.ndarray]:
     """Reads entries and embeddings in the order of the ids."""
     with Gallery.open(gallery) as opened:
         entries = list(opened.scan())
-        return entries, np.stack([opened.embedding(entry.id) for entry in entries])
+        found = opened._collection.embeddings([entry.id for entry in entries])
+        return entries, np.stack([found[entry.id] for entry in entries])
 
 
 def check(gallery: Path, order: list[str], counted: int) -> list[str]:
@@ -144,7 +146,7 @@ def main() -> None:
                     ended = command.wait(rng.uniform(0.5, 6))
                 else:
                     command.wait(_START, until_counting=True)
-                    ended = command.wait(rng.uniform(0, 0.6 * seconds))
+                    ended = command.wait(rng.uniform(0, 0.4 * seconds))
                 killed = not ended
             if killed:
                 command.kill()
