@@ -10,7 +10,8 @@ many dimensions have no near neighbors: an approximate index has its worst recal
 
 With `--market`: adds the gallery images of the prepared dataset, searches for each query, and
 prints rank-1 of the 20 best, and rank-1 and mAP of the stored embeddings ranked without Milvus;
-with the exact index they must be equal, and equal to those of `rmgl evaluate`. A directory as `--location` is kept.
+with the exact index they must be equal, and equal to those of `rmgl evaluate`. A directory as
+`--location` is kept.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.gallery.entries import Entry, Filters
 from rmgl_jax.gallery.identify import identify
-from rmgl_jax.gallery.milvus import MAX_RESULTS, connect, disconnect, open_collection
+from rmgl_jax.gallery.milvus import connect, disconnect, open_collection
 
 CHUNK = 1000
 CAMERAS = 6

@@ -175,7 +175,9 @@ def test_everything_is_reached_by_keyboard(browser, address):
         for _ in range(40):
             focus = press(Keys.TAB)
             # A visible focus: a ring, whose color differs from the page.
-            assert focus.value_of_css_property("outline-style") != "none"
+            assert focus.value_of_css_property("outline-style") != "none", focus.get_attribute(
+                "outerHTML"
+            )[:300]
             if focus in all_of(browser, selector):
                 return focus
         raise AssertionError(f"{selector} is not reached")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from data_prep.errors import InputError, MissingFileError, WriteError
+from data_prep.errors import InputError, MissingFileError
 from rmgl_jax.config import RandomShiftingConfig
 from rmgl_jax.evaluation.result import MEASURES, measures
 from rmgl_jax.report.command import ReportOptions, parse, report
@@ -257,7 +257,7 @@ def test_report_that_cannot_be_written_leaves_nothing(finished, tmp_path):
     shutil.rmtree(run / "checkpoints")
     output = tmp_path / "page.html"
     output.mkdir()
-    with pytest.raises(WriteError, match=str(output)):
+    with pytest.raises(InputError, match=str(output)):
         write_report(run, output=output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "run"]
     assert not list(output.iterdir())
