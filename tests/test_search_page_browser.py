@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import title_contains
+from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser import clear_logs, headless_browser, needs_browser, requested_urls, set_size
 from tests.gallery_stand_in import ColorGallery, color_entry, stand_in_model
@@ -125,7 +127,7 @@ def test_upload_filters_and_next_query_by_mouse(browser, address, files, width, 
 
     one(browser, "input[type=file]").send_keys(str(files / "query.png"))
     one(browser, "button.primary").click()
-    assert browser.title.startswith("Results")
+    WebDriverWait(browser, 20).until(title_contains("Results"))
     assert_fits(browser, width)
     assert_is_accessible(browser)
     scores = [float(found.text) for found in all_of(browser, ".score b")]
@@ -197,7 +199,7 @@ def test_everything_is_reached_by_keyboard(browser, address):
     assert len(all_of(browser, ".crops li")) == 10
     press_until(".crops a")
     press(Keys.ENTER)
-    assert browser.title.startswith("Results")
+    WebDriverWait(browser, 20).until(title_contains("Results"))
     assert len(all_of(browser, ".crops li")) == 9
 
 

@@ -58,7 +58,11 @@ write_source(root / "base" / "source")
 scene, job = Scene(root), JOBS["prepare"]
 with scene.copy(job, "undisturbed") as directory:
     scene.references["prepare"] = measure("prepare", job, directory)
-record = kills.kill_and_repeat(scene, "prepare", random.Random(1), "kills")
+# The time of a fault may be after the end of a fast command.
+for seed in range(9):
+    record = kills.kill_and_repeat(scene, "prepare", random.Random(seed), f"kills {seed}")
+    if record.outcome != "same" or record.count > 0:
+        break
 found["kills"] = [record.outcome, record.count > 0]
 with scene.copy(job, "changed") as directory:
     (directory / "source/train/0001_c1_00.jpg").unlink()
