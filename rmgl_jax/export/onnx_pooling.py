@@ -34,12 +34,11 @@ def activation_balanced_rows(
 ) -> str:
     """Finds the rows of each of S stripes of equal significance, for S >= 2.
 
-    OpenVINO 2026.4 computes this graph as it is written, but not the more direct ones. Its ArgMax,
-    which would find the row of a channel's maximum, may return any of several equal maxima. And it
-    computes a sum or a product wrongly if one side is a constant and the other comes right from a
-    reduction, such as a count. Therefore a channel counts before row h if its maximum over the
-    first h rows equals that over all rows, and bounds are not numbers but the sets of rows above
-    them.
+    OpenVINO 2026.4 computes this graph as it is written, but not the more direct ones: it computes
+    a sum or a product wrongly if one side is a constant and the other comes right from a reduction,
+    such as a count. ArgMax is avoided, as an engine might return any of several equal maxima.
+    Therefore a channel counts before row h if its maximum over the first h rows equals that over
+    all rows, and bounds are not numbers but the sets of rows above them.
 
     Returns:
         Zeros and ones: `[B, C, H, W] -> float32 [B, S, H]`.
