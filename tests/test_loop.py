@@ -28,15 +28,11 @@ from rmgl_jax.training.checkpoints import (
     restore,
 )
 from rmgl_jax.training.logger import read_metrics
-from rmgl_jax.training.loop import (
-    Interrupted,
-    NonFiniteLossError,
-    train_loop,
-    training_batches,
-)
+from rmgl_jax.training.loop import NonFiniteLossError, train_loop, training_batches
 from rmgl_jax.training.run_directory import ConfigChangedError
 from rmgl_jax.training.scores import SCORES_NAME, list_steps, read_scores
 from rmgl_jax.training.step import ParallelStep, TrainState
+from rmgl_jax.training.stop_signals import Interrupted
 from tests.tiny_run import CONFIG, tiny_split
 from tests.trees import assert_trees_close
 

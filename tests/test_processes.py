@@ -78,7 +78,7 @@ def start():
 
 
 def sentence(process):
-    """What an ended process printed, without JAX's notes of connections."""
+    """Output of an ended process, without JAX's notes of connections."""
     printed = process.communicate(timeout=60)[0].splitlines()
     (line,) = [line for line in printed if "Gloo]" not in line and line != "connected"]
     return line

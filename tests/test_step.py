@@ -28,7 +28,7 @@ pytestmark = pytest.mark.network
 
 GOLDEN = Path(__file__).parent / "golden" / "step.json"
 KEY = 7
-close = partial(assert_trees_close, rtol=1e-5, atol=1e-5)
+assert_close = partial(assert_trees_close, rtol=1e-5, atol=1e-5)
 
 
 def first_state(config):
@@ -92,20 +92,20 @@ def test_step_on_four_devices_equals_one(parallel, on_one_device, request):
     state, metrics = request.getfixturevalue(f"by_{parallel}")[-1]
     expected, expected_metrics = on_one_device
     assert state.step == 3
-    close(state.params, expected.params)
-    close(state.batch_stats, expected.batch_stats)
-    close(metrics, expected_metrics)
+    assert_close(state.params, expected.params)
+    assert_close(state.batch_stats, expected.batch_stats)
+    assert_close(metrics, expected_metrics)
 
 
 def test_step_by_jit_equals_pmap(by_jit, by_pmap):
-    close(by_jit, by_pmap)
+    assert_close(by_jit, by_pmap)
 
 
 def test_step_of_the_partitioner_is_the_same(on_one_device, start):
     """Nothing in the step depends on how XLA fuses it; the gradient of `jnp.max` once did."""
     rows, everywhere = (NamedSharding(data_mesh(), spec) for spec in (P(AXIS), P()))
     state, _ = run_on_one_device(small_config(), start, in_shardings=(everywhere, rows, everywhere))
-    close(state.params, on_one_device[0].params)
+    assert_close(state.params, on_one_device[0].params)
 
 
 def test_step_moves_every_parameter_and_statistic(by_jit, start):
@@ -154,9 +154,9 @@ def test_accumulated_step_is_the_mean_of_its_parts():
         statistics = parts[-1][0].batch_stats
     # The first update of SGD is linear in the gradient, and so are the parameters after it.
     expected, expected_metrics = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
-    close(state.params, expected.params)
-    close(state.batch_stats, statistics)
-    close(metrics, expected_metrics)
+    assert_close(state.params, expected.params)
+    assert_close(state.batch_stats, statistics)
+    assert_close(metrics, expected_metrics)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_step_on_two_processes_equals_one(by_jit, two_processes):
     }
     for name in ("jit0", "jit1", "pmap0", "pmap1"):
         with np.load(two_processes / f"{name}.npz") as found:
-            close(dict(found), expected)
+            assert_close(dict(found), expected)
 
 
 @pytest.mark.parametrize(

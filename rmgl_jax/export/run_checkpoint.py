@@ -17,7 +17,7 @@ from rmgl_jax.training.scores import best_step, list_steps, read_scores
 from rmgl_jax.training.step import TrainState, create_state
 
 _ATTEMPTS = 50
-"""Bounds the repetitions beside a run that replaces its checkpoints."""
+"""Most attempts to read while a run replaces its checkpoints."""
 
 
 def read_checkpoint(

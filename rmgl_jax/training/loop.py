@@ -2,13 +2,9 @@
 
 import contextlib
 import math
-import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -18,7 +14,6 @@ from orbax.checkpoint import CheckpointManager
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError
-from rmgl_jax import interrupts
 from rmgl_jax.config import ExperimentConfig, TrainConfig
 from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
 from rmgl_jax.data.split import Split
@@ -31,7 +26,8 @@ from rmgl_jax.training.run_directory import (
 )
 from rmgl_jax.training.scores import record_score
 from rmgl_jax.training.step import ParallelStep, TrainState, make_train_step
-from rmgl_jax.training.throughput import peak_flops, step_flops
+from rmgl_jax.training.stop_signals import stop_signals
+from rmgl_jax.training.throughput import Clock, peak_flops, step_flops
 
 Initialize = Callable[[dict[str, Any]], dict[str, Any]]
 """Maps fresh variables (`params`, `batch_stats`) to those that training starts from."""
@@ -41,16 +37,8 @@ MakeStep = Callable[[ExperimentConfig, int], ParallelStep]
 """Makes the step of a configuration, given the number of steps of an epoch."""
 
 
-_SECONDS_TO_SAVE = 300.0
-"""Time from Ctrl-C until a step and its checkpoint must be finished."""
-
-
 class NonFiniteLossError(ExpectedError, RuntimeError):
     """The loss became NaN or infinite."""
-
-
-class Interrupted(SystemExit):
-    """Stopped by SIGTERM after saving the state. The exit status is 143, as shells report it."""
 
 
 def train_loop(
@@ -152,13 +140,13 @@ def train_loop(
         lowered = step.run.lower(state, batch, key)
         # Compiled once, ahead of time: another shape is an error instead of a second program.
         run = lowered.compile()
-        clock = _Clock(
+        clock = Clock(
             settings.num_ids * settings.num_instances,
             step_flops(lowered, step.flops_shards),
             peak_flops(jax.devices()[0].device_kind, config.model.dtype),
         )
         written_config = config_digest(workdir)
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_signals())
 
         def report(done: int, metrics: dict[str, jax.Array]) -> None:
             values = _checked(done, metrics, manager.latest_step()) | clock.tick()
@@ -180,7 +168,7 @@ def train_loop(
                 on_step(done)
 
             epoch, rest = divmod(done, per_epoch)
-            stopping = _stop_now(stop, done)
+            stopping = stop.is_due(done)
             evaluating = evaluate is not None and is_due(done)
             at_checkpoint = rest == 0 and epoch % settings.checkpoint_every == 0
             if not (done == total or stopping or evaluating or at_checkpoint):
@@ -313,91 +301,3 @@ def training_batches(
         )
         for rows in batches[max(0, start - epoch * per_epoch) :]:
             yield {"images": split.batch(rows), "labels": split.labels[rows]}
-
-
-class _Clock:
-    """Measures images a second and model FLOPs utilization between reported steps."""
-
-    def __init__(self, images: int, flops: float | None, peak: float | None) -> None:
-        self._images, self._flops = images, flops
-        self._peak = peak and peak * jax.device_count()
-        self._last: float | None = None
-
-    def restart(self) -> None:
-        """Starts over, after something other than a step took time."""
-        self._last = None
-
-    def tick(self) -> dict[str, float]:
-        """Returns the speed since the previous call; nothing at the first."""
-        now, last = time.perf_counter(), self._last
-        self._last = now
-        if last is None:
-            return {}
-        seconds = max(now - last, 1e-9)
-        speed = {"images_per_second": self._images / seconds}
-        if self._flops and self._peak:
-            speed["mfu"] = self._flops / seconds / self._peak
-        return speed
-
-
-class _Stop:
-    """A signal that asks the run to stop: SIGTERM or Ctrl-C."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._saved_step: int | None = None
-        """The step that is saved, while nothing is lost if the run stops at once."""
-
-    def request(self, number: int, frame: FrameType | None = None) -> None:
-        """Handles the signal."""
-        self.signal = number
-        if jax.process_count() > 1:
-            # Through the handler of jax.distributed, which reaches all processes.
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif self._saved_step is not None:
-            raise self.error(self._saved_step)
-
-    @contextlib.contextmanager
-    def at_once(self, saved_step: int) -> Iterator[None]:
-        """Stops at once on a signal in the block, or before it."""
-        if self.signal is not None and jax.process_count() == 1:
-            raise self.error(saved_step)
-        self._saved_step = saved_step
-        try:
-            with interrupts.allow(interrupts.SECONDS):
-                yield
-        finally:
-            self._saved_step = None
-
-    def error(self, saved_step: int) -> BaseException:
-        """Returns the exception that ends the run."""
-        if self.signal == signal.SIGINT:
-            return KeyboardInterrupt(f"Stopped by Ctrl-C; the state of step {saved_step} is saved.")
-        return Interrupted(143)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Catches SIGTERM and Ctrl-C while the loop runs; signals reach the main thread only."""
-    stop = _Stop()
-    handled = [signal.SIGTERM, signal.SIGINT]
-    if jax.process_count() > 1:
-        handled.remove(signal.SIGTERM)  # jax.distributed has a handler of its own.
-    if threading.current_thread() is not threading.main_thread():
-        handled = []
-    # SIGINT is ignored in background jobs, and stays so.
-    handled = [number for number in handled if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop.request) for number in handled}
-    try:
-        with interrupts.allow(_SECONDS_TO_SAVE):
-            yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def _stop_now(stop: _Stop, step: int) -> bool:
-    if jax.process_count() > 1:
-        # All processes must stop at the same step, or the others would wait for this one for ever.
-        return multihost_utils.reached_preemption_sync_point(step)
-    return stop.signal is not None

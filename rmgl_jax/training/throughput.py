@@ -1,5 +1,6 @@
-"""Model FLOPs utilization: the peak of a device, and the operations of a step."""
+"""Speed of training: images a second, and model FLOPs utilization from a device's peak."""
 
+import time
 from typing import Any
 
 import jax
@@ -38,3 +39,28 @@ def step_flops(lowered: jax.stages.Lowered, shards: int) -> float | None:
     analysis: Any = lowered.cost_analysis()
     flops = analysis.get("flops") if isinstance(analysis, dict) else None
     return flops * shards if flops and flops > 0 else None
+
+
+class Clock:
+    """Measures images a second and model FLOPs utilization between reported steps."""
+
+    def __init__(self, images: int, flops: float | None, peak: float | None) -> None:
+        self._images, self._flops = images, flops
+        self._peak = peak and peak * jax.device_count()
+        self._last: float | None = None
+
+    def restart(self) -> None:
+        """Starts over, after something other than a step took time."""
+        self._last = None
+
+    def tick(self) -> dict[str, float]:
+        """Returns the speed since the previous call; nothing at the first."""
+        now, last = time.perf_counter(), self._last
+        self._last = now
+        if last is None:
+            return {}
+        seconds = max(now - last, 1e-9)
+        speed = {"images_per_second": self._images / seconds}
+        if self._flops and self._peak:
+            speed["mfu"] = self._flops / seconds / self._peak
+        return speed
