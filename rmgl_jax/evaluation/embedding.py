@@ -24,6 +24,7 @@ from rich.text import Text
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.augment import normalize
 from rmgl_jax.data.pixels import Images
+from rmgl_jax.data.split import Split
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL, Output, feature_layout
 
@@ -96,6 +97,27 @@ def embed(
         flip=flip,
         console=console,
         description=description,
+    )
+
+
+def embed_split(
+    config: ModelConfig,
+    variables: Mapping[str, Any],
+    split: Split,
+    *,
+    batch_size: int = 64,
+    flip: bool = True,
+    console: Console | None = None,
+) -> np.ndarray:
+    """Embeds the M images of a split, float32 [M, E]; see `embed`."""
+    return embed(
+        config,
+        variables,
+        split.images,
+        batch_size=batch_size,
+        flip=flip,
+        console=console,
+        description=f"embedding {split.split}",
     )
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rmgl_jax.config import EvalConfig, ModelConfig
 from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation.distances import distance_blocks
-from rmgl_jax.evaluation.embedding import embed
+from rmgl_jax.evaluation.embedding import embed_split
 from rmgl_jax.evaluation.labels import Labels
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.ranking import rank_blocks, rank_features
@@ -66,14 +66,13 @@ def evaluate_splits(
     """
     check_test_set(query, gallery)
     queries, galleries = (
-        embed(
+        embed_split(
             model,
             variables,
-            split.images,
+            split,
             batch_size=settings.batch_size,
             flip=settings.flip,
             console=console,
-            description=f"embedding {split.split}",
         )
         for split in (query, gallery)
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation.calibration import CALIBRATION_RATES, Calibration, calibrate
-from rmgl_jax.evaluation.embedding import embed
+from rmgl_jax.evaluation.embedding import embed_split
 from rmgl_jax.experiment.splits import QueryAndGallery
 from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.embedder import Embedder
@@ -42,15 +42,14 @@ def calibrate_model(
     """
     embedder = Embedder(model, batch_size, flip, dim)
 
-    def embed_split(split: Split) -> np.ndarray:
-        embeddings = embed(
+    def compute(split: Split) -> np.ndarray:
+        embeddings = embed_split(
             model.config.model,
             model.variables,
-            split.images,
+            split,
             batch_size=batch_size,
             flip=flip,
             console=console,
-            description=f"embedding {split.split}",
         )
         if dim is None or model.projection is None:
             return embeddings
@@ -58,8 +57,8 @@ def calibrate_model(
 
     query, gallery = test
     calibration = calibrate(
-        embed_split(query),
-        embed_split(gallery),
+        compute(query),
+        compute(gallery),
         query.pids,
         query.camids,
         gallery.pids,

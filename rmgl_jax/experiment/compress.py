@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from rich import box
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from data_prep.errors import InputError
 from rmgl_jax.data.store import Split
-from rmgl_jax.evaluation.embedding import embed
+from rmgl_jax.evaluation.embedding import embed_split
 from rmgl_jax.evaluation.projection import (
     WHITENING,
     Precision,
@@ -77,25 +78,22 @@ def compress(
     if not dims or min(dims) < 1:
         raise InputError(f"The widths must be 1 or more, got {list(dims)}.")
 
-    def embed_split(split: Split) -> np.ndarray:
-        return embed(
-            model.config.model,
-            model.variables,
-            split.images,
-            batch_size=batch_size,
-            flip=flip,
-            console=console,
-            description=f"embedding {split.split}",
-        )
-
-    projection = fit_projection(embed_split(train), train.pids, max(dims), whitening, train.dataset)
+    compute = partial(
+        embed_split,
+        model.config.model,
+        model.variables,
+        batch_size=batch_size,
+        flip=flip,
+        console=console,
+    )
+    projection = fit_projection(compute(train), train.pids, max(dims), whitening, train.dataset)
     rows: list[CompressionRow] = []
     if test is not None:
         query, gallery = test
         rows = measure_widths(
             projection,
-            embed_split(query),
-            embed_split(gallery),
+            compute(query),
+            compute(gallery),
             (query.pids, query.camids, gallery.pids, gallery.camids),
             dims,
         )

@@ -51,8 +51,8 @@ def evaluate_all(
         where = options.data_dir or "TFDS's own directory"
         raise InputError(f"No dataset is prepared in {where}; see docs/datasets.md.")
     checkpoint = options.checkpoint.expanduser()
-    beside = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    directory = options.output.expanduser() if options.output else beside / "table4"
+    parent = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    directory = options.output.expanduser() if options.output else parent / "table4"
     results, problems = [], []
     for name in prepared:
         try:
