@@ -29,11 +29,13 @@ from data_prep.preparing import find_prepared
 from data_prep.records import read_records
 from rmgl_jax import Gallery, load_model, rank_metrics
 from rmgl_jax.evaluation.distances import distance_blocks
+from rmgl_jax.gallery.collection import open_collection
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.gallery.entries import Entry, Filters
+from rmgl_jax.gallery.gallery import COLLECTION
 from rmgl_jax.gallery.identify import identify
-from rmgl_jax.gallery.milvus import connect, disconnect, open_collection
+from rmgl_jax.gallery.milvus import connect, disconnect, is_url
 
 CHUNK = 1000
 CAMERAS = 6
@@ -127,8 +129,10 @@ def evaluate(dataset, data_dir, model_path, location, index, batch_size):
             name: write_crops(builder, name, Path(directory)) for name in ("query", "gallery")
         }
         place = location or Path(directory, "store")
+        # On a server the benchmark has a collection of its own.
+        name = "benchmark" if is_url(str(place)) else COLLECTION
         with Gallery.open(
-            place, model, create=True, index=index, name="benchmark", batch_size=batch_size
+            place, model, create=True, index=index, name=name, batch_size=batch_size
         ) as gallery:
             embedder = Embedder(model, batch_size, gallery.settings.flip, gallery.settings.dim)
             start = time.perf_counter()

@@ -29,12 +29,12 @@ class FixedCalibration:
         return self.value
 
     def applies_to(self, digest: str, flip: bool) -> bool:
-        """Whether the gallery has the embedding that was calibrated."""
+        """True for the embedding of the gallery."""
         return (digest, flip) == (SETTINGS.digest, SETTINGS.flip)
 
 
 def stand_in_model(threshold: float | None = None) -> Any:
-    """What the page reads of a model."""
+    """A model with the attributes that the page reads."""
     return SimpleNamespace(
         config=SimpleNamespace(model=SimpleNamespace(image_size=SIZE)),
         trained_on="synthetic/tiny",
@@ -49,6 +49,7 @@ class ColorGallery:
     stored: list[Entry]
     model: Any = field(default_factory=stand_in_model)
     settings: Any = field(default_factory=lambda: SETTINGS)
+    has_model: bool = True
     calls: list[dict[str, Any]] = field(default_factory=list)
     """Options of every search."""
 
@@ -105,7 +106,7 @@ def color(image: Image.Image) -> np.ndarray:
 
 
 def passes(entry: Entry, filters: Filters) -> bool:
-    """Whether an entry meets all conditions."""
+    """Tells if an entry meets all conditions."""
     time = entry.time
     return (
         (not filters.cameras or entry.camera in filters.cameras)

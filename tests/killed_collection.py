@@ -5,8 +5,9 @@ from itertools import count
 
 import numpy as np
 
+from rmgl_jax.gallery.collection import open_collection
 from rmgl_jax.gallery.entries import Entry
-from rmgl_jax.gallery.milvus import connect, open_collection
+from rmgl_jax.gallery.milvus import connect
 
 WIDTH, BATCH = 8, 5
 

@@ -21,11 +21,11 @@ from data_prep.errors import (
 )
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank
+from rmgl_jax.gallery.collection import Collection
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.gallery.entries import Filters
 from rmgl_jax.gallery.gallery import Gallery
-from rmgl_jax.gallery.milvus import Collection
 from tests.full_disk import full_disk
 from tests.tiny_gallery import MODEL, make_model, write_crops
 
@@ -395,3 +395,11 @@ def test_gallery_finds_damage_of_any_file(tmp_path, crops, damage):
         path.write_bytes(content)
     with Gallery.open(tmp_path / "g") as gallery:
         assert gallery.search(crops[0]) == matches
+
+
+def test_directory_has_no_other_collection(tmp_path, crops):
+    """A misspelled name must not show an empty gallery."""
+    with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+        gallery.add(crops[:1])
+    with pytest.raises(InputError, match=str(tmp_path / "g")):
+        Gallery.open(tmp_path / "g", name="other")

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.errors import InputError
+from rmgl_jax.gallery.collection import open_collection
 from rmgl_jax.gallery.entries import Entry, Filters
-from rmgl_jax.gallery.milvus import connect, disconnect, open_collection
+from rmgl_jax.gallery.milvus import connect, disconnect
 from tests.killed_collection import BATCH, WIDTH, rows
 
 pytest.importorskip("pymilvus", reason="the extra gallery is not installed")

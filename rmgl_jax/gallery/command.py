@@ -20,11 +20,8 @@ from rmgl_jax.export.model_file import TrainedModel, load_model
 from rmgl_jax.gallery.crops import Crop, find_crops, parse_time
 from rmgl_jax.gallery.entries import Entry, Filters
 from rmgl_jax.gallery.gallery import COLLECTION, Gallery, is_id
-from rmgl_jax.gallery.milvus import is_url
+from rmgl_jax.gallery.same_person import DEFAULT_FPR, same_person_threshold
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
-
-# False positive rate of a search that names none.
-_FPR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -188,8 +185,8 @@ def search(options: SearchOptions) -> None:
         matches = gallery.search(
             options.image, options.top, filters, rerank=options.rerank, expand=options.expand
         )
-        rule = _same_person(gallery, options)
-    same = [match.score > rule[1] if rule else None for match in matches]
+        threshold = same_person_threshold(gallery, options.fpr)
+    same = [None if threshold is None else match.score > threshold for match in matches]
     if options.json:
         return _print_json(
             [
@@ -203,26 +200,9 @@ def search(options: SearchOptions) -> None:
         for match, decision in zip(matches, same, strict=True)
     ]
     _print_table(("score", "same person", *_COLUMNS), rows)
-    if rule:
-        _print(f"Same person: score above {rule[1]:.4f}, measured for an FPR of {rule[0]:g}.")
-
-
-def _same_person(gallery: Gallery, options: SearchOptions) -> tuple[float, float] | None:
-    """Returns a false positive rate of the model's calibration with its threshold, if any."""
-    # On a server, a search by id needs no model.
-    known = options.model is not None or not is_url(gallery.location)
-    calibration = gallery.model.calibration if known else None
-    settings = gallery.settings
-    if calibration is None or not calibration.applies_to(settings.digest, settings.flip):
-        if options.fpr is not None:
-            raise InputError(
-                "The model has no thresholds for this gallery; `rmgl calibrate` measures them."
-            )
-        return None
-    fpr = _FPR if options.fpr is None else options.fpr
-    if options.fpr is None and all(point.fpr != fpr for point in calibration.points):
-        return None
-    return fpr, calibration.threshold(fpr)
+    if threshold is not None:
+        fpr = options.fpr or DEFAULT_FPR
+        _print(f"Same person: score above {threshold:.4f}, measured for an FPR of {fpr:g}.")
 
 
 def list_images(options: ListOptions) -> None:

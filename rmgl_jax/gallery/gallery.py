@@ -20,21 +20,19 @@ from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank as rerank_distances
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
+from rmgl_jax.gallery.collection import (
+    MAX_RESULTS,
+    Collection,
+    drop_unfinished,
+    open_collection,
+    read_settings,
+)
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.directory import MODEL, SETTINGS, check_directory, only_process, read_text
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
 from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
 from rmgl_jax.gallery.identify import identify, is_id, is_wide
-from rmgl_jax.gallery.milvus import (
-    MAX_RESULTS,
-    Collection,
-    connect,
-    disconnect,
-    drop_unfinished,
-    is_url,
-    open_collection,
-    read_settings,
-)
+from rmgl_jax.gallery.milvus import connect, disconnect, is_url
 from rmgl_jax.gallery.recall import measure_recall
 from rmgl_jax.gallery.settings import Settings
 
@@ -114,6 +112,8 @@ class Gallery:
             raise InputError(f"A collection's name has letters, digits and _ only, got {name!r}.")
         place = os.fspath(location)
         if not is_url(place):
+            if name != COLLECTION:
+                raise InputError(f"Only galleries on servers have names; {place} is a directory.")
             place = str(Path(place).expanduser().absolute())
         requested = {"flip": flip, "dim": dim, "index": index}
         with ExitStack() as resources:
@@ -401,6 +401,11 @@ class Gallery:
         """Directory or URL."""
         return self._collection.location
 
+    @property
+    def has_model(self) -> bool:
+        """True if `model` is known: always in a directory, on a server if it was given."""
+        return self._given_model is not None or not is_url(self.location)
+
     @cached_property
     def model(self) -> TrainedModel:
         """Model of the embeddings: the one given to `open`, or the directory's copy.
@@ -411,7 +416,7 @@ class Gallery:
         """
         if self._given_model is not None:
             return self._given_model
-        if is_url(self.location):
+        if not self.has_model:
             raise InputError(
                 f"To embed images, a gallery on a server ({self.location}) needs its model."
             )

@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from data_prep.errors import ExpectedError, InputError, MissingFileError
+from rmgl_jax.gallery.collection import MAX_LABELS, MAX_PATH, MAX_TEXT
 from rmgl_jax.gallery.crops import Crop, formats
 from rmgl_jax.gallery.entries import Entry, check_text
-from rmgl_jax.gallery.milvus import MAX_LABELS, MAX_PATH, MAX_TEXT
 
 _ID_DIGITS = 32
 # EXIF's orientation, and those of its values that turn an image by 90 degrees.

@@ -1,13 +1,11 @@
 """The search page of a gallery: an ASGI application whose pages need no script."""
 
-import base64
 import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -31,40 +29,26 @@ from rmgl_jax.gallery.crops import Crop, read_crop
 from rmgl_jax.gallery.entries import Entry, Match
 from rmgl_jax.gallery.gallery import Gallery
 from rmgl_jax.gallery.identify import identify, is_id
+from rmgl_jax.gallery.page_results import (
+    Query,
+    about,
+    make_result,
+    query_of,
+    result_to_json,
+    split_results,
+    time_text,
+)
+from rmgl_jax.gallery.same_person import DEFAULT_FPR, same_person_threshold
 from rmgl_jax.gallery.search_form import LAST_PAGE, TOPS, SearchForm, parse_form, time_field
-from rmgl_jax.gallery.uploads import MAX_BYTES, Upload, UploadStore, decode_upload, jpeg, limit_body
+from rmgl_jax.gallery.uploads import MAX_BYTES, UploadStore, decode_upload, jpeg, limit_body
+from rmgl_jax.page_templates import make_environment
 
-FPR = 1e-3
-"""False positive rate of the threshold that is marked."""
 PAGE_ENTRIES = 48
 """Entries to choose from on a page."""
 _LARGE = (640, 640)  # width and height of the largest picture of an entry
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Query:
-    """The query of a page of results, as the page shows it."""
-
-    picture: str
-    """Address of the picture; empty if its file is missing."""
-    camera: str = ""
-    entry: Entry | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A match with all that a page says of it."""
-
-    rank: int
-    entry: Entry
-    score: float
-    is_same: bool | None
-    """Whether the score is above the threshold; None without a threshold."""
-    has_file: bool
 
 
 def make_app(
@@ -111,7 +95,7 @@ class SearchPage:
         self.size: tuple[int, int] = gallery.model.config.model.image_size
         self.templates = _environment()
         self.templates.globals |= {
-            "fpr": FPR,
+            "fpr": DEFAULT_FPR,
             "threshold": self.threshold,
             "tops": TOPS,
             "max_bytes": MAX_BYTES,
@@ -145,7 +129,7 @@ class SearchPage:
         entries = await self._ask(
             self.gallery.entries, form.filters(), offset=offset, limit=PAGE_ENTRIES + 1
         )
-        shown = [Result(0, entry, 0, None, os.path.isfile(entry.path)) for entry in entries]
+        shown = [make_result(0, Match(entry, 0.0), None) for entry in entries]
         return self._render(
             "start.html.j2",
             form=form,
@@ -170,7 +154,7 @@ class SearchPage:
             upload = self.uploads.get(form.upload)
             if upload is None:
                 raise HTTPException(404, "This upload is no longer kept; upload the image again.")
-            return await self._results(request, form, cameras, upload.image, _query_of(upload))
+            return await self._results(request, form, cameras, upload.image, query_of(upload))
         return RedirectResponse("/", 303)
 
     async def search_upload(self, request: Request) -> Response:
@@ -187,7 +171,7 @@ class SearchPage:
             encoded = await file.read()
         upload = await self._run(self._searching, decode_upload, encoded, self.size)
         form = replace(form, id="", upload=self.uploads.add(upload))
-        return await self._results(request, form, cameras, upload.image, _query_of(upload))
+        return await self._results(request, form, cameras, upload.image, query_of(upload))
 
     async def image(self, request: Request) -> Response:
         """The picture of an entry; a drawing that says so if its file is missing."""
@@ -253,22 +237,19 @@ class SearchPage:
             expand=form.expand,
         )
         matches = [match for match in matches if match.entry.id != form.id][: form.top]
-        results = [self._result(rank, match) for rank, match in enumerate(matches, 1)]
+        results = [
+            make_result(rank, match, self.threshold) for rank, match in enumerate(matches, 1)
+        ]
         if _takes_json(request):
-            return JSONResponse([_as_json(result) for result in results])
+            return JSONResponse([result_to_json(result) for result in results])
         return self._render(
             "results.html.j2",
             form=form,
             cameras=cameras,
             query=shown,
             count=await self._ask(self.gallery.__len__),
-            groups=_groups(results),
+            groups=split_results(results),
         )
-
-    def _result(self, rank: int, match: Match) -> Result:
-        is_same = None if self.threshold is None else match.score > self.threshold
-        has_file = os.path.isfile(match.entry.path)
-        return Result(rank, match.entry, match.score, is_same, has_file)
 
     async def _entry(self, id: str) -> Entry:
         try:
@@ -302,46 +283,10 @@ class SearchPage:
         return HTMLResponse(self.templates.get_template(name).render(values), status)
 
 
-def same_person_threshold(gallery: Gallery) -> float | None:
-    """Score above which two crops count as the same person; None if that was not measured."""
-    calibration, settings = gallery.model.calibration, gallery.settings
-    if calibration is None or not calibration.applies_to(settings.digest, settings.flip):
-        return None
-    try:
-        return calibration.threshold(FPR)
-    except InputError as error:
-        _log.warning("%s", error)
-        return None
-
-
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            # The second has what the pages of the package share.
-            [jinja2.PackageLoader("rmgl_jax.gallery"), jinja2.PackageLoader("rmgl_jax")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = make_environment("rmgl_jax.gallery")
     environment.filters |= {"time_field": time_field, "time_text": time_text, "about": about}
     return environment
-
-
-def time_text(time: float) -> str:
-    """A time for people, in UTC."""
-    try:
-        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return f"{time} s since 1970"
-
-
-def about(entry: Entry) -> str:
-    """All that is known about an entry, for those who do not see its picture."""
-    known = [f"camera {entry.camera}"] if entry.camera else []
-    known += [time_text(entry.time)] if entry.time is not None else []
-    return ", ".join([*known, *entry.labels]) or "nothing known about it"
 
 
 def _read_picture(entry: Entry) -> bytes:
@@ -359,34 +304,6 @@ def _read_picture(entry: Entry) -> bytes:
     return jpeg(read_crop(crop), _LARGE)
 
 
-def _query_of(upload: Upload) -> Query:
-    picture = "data:image/jpeg;base64," + base64.b64encode(upload.preview).decode()
-    return Query(picture, note=upload.note)
-
-
-def _groups(results: Sequence[Result]) -> list[tuple[bool | None, list[Result]]]:
-    """Splits results where the threshold divides them, if the scores fall, else not at all."""
-    scores = [result.score for result in results]
-    if not results or results[0].is_same is None or scores != sorted(scores, reverse=True):
-        return [(None, list(results))]
-    same = [result for result in results if result.is_same]
-    return [(True, same), (False, list(results[len(same) :]))]
-
-
 def _takes_json(request: Request) -> bool:
     accepted = request.headers.get("accept", "")
     return "application/json" in accepted and "text/html" not in accepted
-
-
-def _as_json(result: Result) -> dict[str, Any]:
-    entry = result.entry
-    return {
-        "id": entry.id,
-        "score": result.score,
-        "same_person": result.is_same,
-        "camera": entry.camera,
-        "time": entry.time,
-        "labels": list(entry.labels),
-        "box": entry.box,
-        "image": f"/image/{quote(entry.id)}",
-    }

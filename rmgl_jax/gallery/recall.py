@@ -4,8 +4,8 @@ from itertools import islice
 
 import numpy as np
 
+from rmgl_jax.gallery.collection import Collection
 from rmgl_jax.gallery.entries import Filters
-from rmgl_jax.gallery.milvus import Collection
 
 
 def measure_recall(collection: Collection, top: int, queries: int) -> float:

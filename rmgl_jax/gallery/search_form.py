@@ -20,7 +20,7 @@ _MAX_TEXT = 200  # characters of a field
 
 @dataclass(frozen=True)
 class SearchForm:
-    """What a visitor asks for."""
+    """Query, filters and options of a search."""
 
     id: str = ""
     """Entry of the gallery that is the query."""
@@ -43,13 +43,13 @@ class SearchForm:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether less than the whole gallery is searched."""
+        """True if filters leave out a part of the gallery."""
         time = self.after is not None or self.before is not None
         return bool(self.cameras or self.labels or time or self.other_cameras)
 
     @property
     def is_default(self) -> bool:
-        """Whether filters and options are as they are at first."""
+        """True if no filter or option was changed."""
         return replace(self, id="", upload="", page=1) == SearchForm()
 
     def filters(self, camera: str = "") -> Filters:

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from rich.console import Console
 
@@ -11,6 +10,7 @@ from data_prep.errors import InputError, WriteError
 from data_prep.files import write_text
 from rmgl_jax import __version__
 from rmgl_jax.evaluation.protocol import data_digest
+from rmgl_jax.page_templates import make_environment
 from rmgl_jax.report.inspection import Inspection, inspect_run
 from rmgl_jax.report.pictures import data_uri, thumbnail
 from rmgl_jax.report.result_table import result_rows
@@ -82,16 +82,7 @@ def render(run: RunFiles, seen: Inspection | None = None) -> str:
         run: files of the run.
         seen: the model's view of the images; None leaves them out.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            # The second has what the pages of the package share.
-            [jinja2.PackageLoader("rmgl_jax.report"), jinja2.PackageLoader("rmgl_jax")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = make_environment("rmgl_jax.report")
     image_height, image_width = run.config.model.image_size
     environment.globals |= {
         "height": _PICTURE_HEIGHT,
