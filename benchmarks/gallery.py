@@ -29,11 +29,10 @@ from data_prep.preparing import find_prepared
 from data_prep.records import read_records
 from rmgl_jax import Gallery, load_model, rank_metrics
 from rmgl_jax.evaluation.distances import distance_blocks
-from rmgl_jax.gallery.collection import open_collection
+from rmgl_jax.gallery.collection import COLLECTION, open_collection
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import Embedder
 from rmgl_jax.gallery.entries import Entry, Filters
-from rmgl_jax.gallery.gallery import COLLECTION
 from rmgl_jax.gallery.identify import identify
 from rmgl_jax.gallery.milvus import connect, disconnect, is_url
 

@@ -19,8 +19,10 @@ COMMANDS = {
     "prepare": Command("data_prep.command", "prepare a dataset from files that you have"),
     "train": Command("rmgl_jax.experiment.train_command", "train on a prepared dataset, or resume"),
     "evaluate": Command("rmgl_jax.experiment.evaluate_command", "CMC and mAP of a trained model"),
-    "embed": Command("rmgl_jax.gallery.embed_files", "embeddings of image files"),
-    "compare": Command("rmgl_jax.gallery.compare", "similarity of two images: the same person?"),
+    "embed": Command("rmgl_jax.gallery.embed_command", "embeddings of image files"),
+    "compare": Command(
+        "rmgl_jax.gallery.compare_command", "similarity of two images: the same person?"
+    ),
     "compress": Command("rmgl_jax.experiment.compress_command", "fit shorter embeddings"),
     "calibrate": Command(
         "rmgl_jax.experiment.calibrate_command", "measure thresholds for the same person"

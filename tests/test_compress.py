@@ -14,7 +14,7 @@ from rmgl_jax.evaluation.ranking import rank_features
 from rmgl_jax.experiment import calibrate_command, compress_command
 from rmgl_jax.experiment.compress import CompressionRow, default_width, measure_widths
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
-from rmgl_jax.gallery import compare
+from rmgl_jax.gallery import compare_command
 from tests.tiny_model import random_variables
 from tests.tiny_trees import prepare_partial, write_images
 from tests.trained_run import run_config
@@ -83,7 +83,7 @@ def test_commands_compress_and_calibrate_a_model(tmp_path, capsys):
     assert calibration.unresolved == (1e-6,)
 
     image = str(tmp_path / "own" / "query" / names[0])
-    compare.main([str(final), image, image, "--json"])
+    compare_command.main([str(final), image, image, "--json"])
     (decision,) = json.loads(capsys.readouterr().out)["decisions"]
     assert decision["same_person"]
     assert decision["fpr"] == 0.3

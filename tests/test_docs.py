@@ -16,8 +16,8 @@ from rmgl_jax.experiment.calibrate_command import CalibrateOptions
 from rmgl_jax.experiment.compress_command import CompressOptions
 from rmgl_jax.experiment.presets import presets_for
 from rmgl_jax.experiment.sweep import choose_rows
-from rmgl_jax.gallery.compare import CompareOptions
-from rmgl_jax.gallery.embed_files import EmbedOptions
+from rmgl_jax.gallery.compare_command import CompareOptions
+from rmgl_jax.gallery.embed_command import EmbedOptions
 from tests.trained_run import write_run
 
 ROOT = Path(__file__).parents[1]

@@ -14,11 +14,10 @@ from data_prep.errors import InputError, MissingFileError
 from rmgl_jax.evaluation.calibration import Calibration, OperatingPoint
 from rmgl_jax.evaluation.projection import fit_projection
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
-from rmgl_jax.gallery import compare as compare_module
-from rmgl_jax.gallery import embed_files as embed_module
+from rmgl_jax.gallery import compare_command, embed_command
 from rmgl_jax.gallery.compare import compare, describe
 from rmgl_jax.gallery.crops import Crop, read_crop
-from rmgl_jax.gallery.embed_files import EmbedOptions, embed_files
+from rmgl_jax.gallery.embed_files import embed_files
 from rmgl_jax.gallery.embedder import Embedder
 from tests.tiny_model import random_variables
 from tests.trained_run import run_config
@@ -59,8 +58,9 @@ def crops(tmp_path_factory):
 def embed_to(output, model_path, *images, **options):
     out = io.StringIO()
     sources = tuple(map(str, images))
-    options = EmbedOptions(model_path, sources, output, batch_size=4, **options)
-    skipped = embed_files(options, Console(file=out, width=400))
+    console = Console(file=out, width=400)
+    model = load_model(model_path)
+    skipped = embed_files(model, sources, output, batch_size=4, console=console, **options)
     return dict(np.load(output)), skipped, out.getvalue()
 
 
@@ -119,7 +119,7 @@ def test_embed_files_stops_at_or_lists_bad_images(crops, model_path, model, tmp_
 
 def test_embed_command_reports_what_a_user_can_mend(crops, model_path, tmp_path, capsys):
     output = ["--output", str(tmp_path / "a.npz")]
-    embed_module.main([str(model_path), str(crops), *output, "--batch-size", "4"])
+    embed_command.main([str(model_path), str(crops), *output, "--batch-size", "4"])
     assert "9 embeddings" in capsys.readouterr().out
     for arguments, message in (
         ([str(model_path), str(tmp_path / "none.png"), *output], "none.png"),
@@ -127,7 +127,7 @@ def test_embed_command_reports_what_a_user_can_mend(crops, model_path, tmp_path,
         ([str(model_path), str(crops), *output, "--dim", "99"], "99"),
     ):
         with pytest.raises(SystemExit) as caught:
-            embed_module.main(arguments)
+            embed_command.main(arguments)
         assert caught.value.code == 1
         assert message in capsys.readouterr().out.replace("\n", "")
 
@@ -213,14 +213,14 @@ def test_compare_command_prints_json(model_path, crops, tmp_path, capsys):
     wide = tmp_path / "wide.png"
     Image.fromarray(np.zeros((20, 50, 3), np.uint8)).save(wide)
     first = min(crops.iterdir())
-    compare_module.main([str(model_path), str(first), str(wide), "--json"])
+    compare_command.main([str(model_path), str(first), str(wide), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert (found["decisions"], found["calibrated_on"]) == ([], None)
     assert -1 <= found["score"] <= 1
     shape, uncalibrated = found["notes"]
     assert "50 x 20" in shape
     assert "rmgl calibrate" in uncalibrated
-    compare_module.main([str(model_path), str(first), str(first)])
+    compare_command.main([str(model_path), str(first), str(first)])
     assert "score 1.0000" in capsys.readouterr().out
 
 

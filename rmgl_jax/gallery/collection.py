@@ -18,6 +18,8 @@ from rmgl_jax.gallery.milvus import milvus_errors
 
 T = TypeVar("T")
 
+COLLECTION = "rmgl_gallery"
+"""Name of the collection of a gallery, unless a server's is given another one."""
 MAX_RESULTS = 16_384
 """Most results of a search, a limit of Milvus."""
 MAX_PATH, MAX_TEXT, MAX_LABELS = 32_768, 1024, 256

@@ -21,6 +21,7 @@ from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank as rerank_distances
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
 from rmgl_jax.gallery.collection import (
+    COLLECTION,
     MAX_RESULTS,
     Collection,
     drop_unfinished,
@@ -36,8 +37,6 @@ from rmgl_jax.gallery.milvus import connect, disconnect, is_url
 from rmgl_jax.gallery.recall import measure_recall
 from rmgl_jax.gallery.settings import Settings
 
-COLLECTION = "rmgl_gallery"
-"""Name of the collection, unless another is given."""
 RERANKED = 1000
 """Nearest images that re-ranking and query expansion order."""
 PATIENCE = 10.0

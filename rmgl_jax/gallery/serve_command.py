@@ -9,8 +9,7 @@ import tyro
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingPackageError
-from rmgl_jax.export.model_file import load_model
-from rmgl_jax.gallery.gallery import COLLECTION, Gallery
+from rmgl_jax.gallery.collection import COLLECTION
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -75,6 +74,10 @@ def serve(options: ServeOptions, console: Console) -> None:
         InputError: the address is not free.
         MissingPackageError: Starlette, uvicorn or python-multipart is not installed.
     """
+    # Orbax and Flax would bring the time of --help above 1.5 s.
+    from rmgl_jax.export.model_file import load_model
+    from rmgl_jax.gallery.gallery import Gallery
+
     try:
         import python_multipart  # noqa: F401  Starlette imports it at the first upload.
         import uvicorn
