@@ -72,8 +72,11 @@ def test_commands_compress_and_calibrate_a_model(tmp_path, capsys):
     projection = load_model(short).projection
     assert (projection.largest_dim, projection.fitted_on) == (8, "folder/own")
 
+    # No width of a random network is recommended.
+    recommended = replace(load_model(short), projection=replace(projection, default_dim=4))
+    save_model(recommended, short)
     rates = ["--rates", "0.3", "1e-6"]
-    calibrate_command.main([str(short), "--output", str(final), "--dim", "4", *rates, *data])
+    calibrate_command.main([str(short), "--output", str(final), *rates, *data])
     printed = capsys.readouterr().out
     assert "8 persons" in printed
     assert "too few persons" in printed

@@ -19,6 +19,7 @@ from data_prep.errors import (
     MissingPackageError,
     WriteError,
 )
+from rmgl_jax.evaluation.projection import fit_projection
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank
 from rmgl_jax.gallery.collection import Collection
@@ -403,3 +404,19 @@ def test_directory_has_no_other_collection(tmp_path, crops):
         gallery.add(crops[:1])
     with pytest.raises(InputError, match=str(tmp_path / "g")):
         Gallery.open(tmp_path / "g", name="other")
+
+
+def test_new_gallery_has_the_default_width_of_the_projection(tmp_path, crops):
+    whole = Embedder(MODEL)(crops)
+    projection = fit_projection(whole, np.arange(len(crops)) % 5, 4)
+    model = replace(MODEL, projection=replace(projection, default_dim=3))
+    with Gallery.open(tmp_path / "g", model, create=True) as gallery:
+        gallery.add(crops)
+        (match,) = gallery.search(crops[1], top=1)
+        np.testing.assert_allclose(
+            gallery.embedding(match.entry.id), projection(whole, 3)[1], atol=1e-5
+        )
+    with Gallery.open(
+        tmp_path / "all", replace(model, projection=projection), create=True
+    ) as gallery:
+        assert gallery.settings.width == whole.shape[1]

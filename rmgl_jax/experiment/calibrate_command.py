@@ -30,7 +30,8 @@ class CalibrateOptions:
     rates: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
     """False positive rates: shares of pairs of different persons that are mistaken."""
     dim: int | None = None
-    """Width of the projected embedding. The default is the whole embedding."""
+    """Width of the projected embedding. The default is that of a gallery: the one which `rmgl
+    compress` recommends, or the whole embedding of a model without a projection."""
     flip: bool = True
     """Average each embedding with that of the mirrored image."""
     dataset: str | None = None
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             test,
             options.rates,
             flip=options.flip,
-            dim=options.dim,
+            dim=model.default_dim if options.dim is None else options.dim,
             batch_size=options.batch_size,
             console=console if console.is_terminal else None,
         )

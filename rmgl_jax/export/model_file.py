@@ -83,6 +83,11 @@ class TrainedModel:
         """Name of the dataset of the training."""
         return self.config.dataset
 
+    @property
+    def default_dim(self) -> int | None:
+        """Width of the embeddings of galleries and thresholds; None is the whole embedding."""
+        return None if self.projection is None else self.projection.default_dim
+
 
 def load_model(
     path: str | os.PathLike[str], step: int | None = None, best: bool = False

@@ -135,8 +135,7 @@ class Gallery:
             elif model is None:
                 raise InputError(f"To make the gallery {place}, give its model (--model).")
             else:
-                if dim is None and model.projection is not None:
-                    dim = model.projection.default_dim
+                dim = model.default_dim if dim is None else dim
                 embedder = Embedder(model, 1, True if flip is None else flip, dim)
                 settings = Settings.of(embedder, index)
             if not is_url(place):
