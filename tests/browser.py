@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -48,6 +50,25 @@ def set_size(browser: webdriver.Chrome, width: int, height: int) -> None:
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 600})
+
+
+@contextmanager
+def new_page(browser: webdriver.Chrome) -> Iterator[None]:
+    """Waits, at the end, until what the block did has led to another page, and that page is loaded.
+
+    A click returns before its navigation starts, so what follows would still see the old page.
+    """
+    # Each document has its own origin of time, also one that the way back brings up again.
+    script = "return [performance.timeOrigin, document.readyState]"
+    before, _ = browser.execute_script(script)
+    yield
+
+    def loaded(browser: webdriver.Chrome) -> bool:
+        origin, state = browser.execute_script(script)
+        return origin != before and state == "complete"
+
+    # A script that runs while pages change fails, and is tried again.
+    WebDriverWait(browser, 30, 0.05, ignored_exceptions=[WebDriverException]).until(loaded)
 
 
 def requested_urls(browser: webdriver.Chrome) -> list[str]:

@@ -10,10 +10,15 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.expected_conditions import title_contains
-from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.browser import clear_logs, headless_browser, needs_browser, requested_urls, set_size
+from tests.browser import (
+    clear_logs,
+    headless_browser,
+    needs_browser,
+    new_page,
+    requested_urls,
+    set_size,
+)
 from tests.gallery_stand_in import ColorGallery, color_entry, stand_in_model
 
 pytest.importorskip("uvicorn", reason="the extra `gallery` is not installed")
@@ -126,8 +131,9 @@ def test_upload_filters_and_next_query_by_mouse(browser, address, files, width, 
     assert len(all_of(browser, ".crops li")) == 48
 
     one(browser, "input[type=file]").send_keys(str(files / "query.png"))
-    one(browser, "button.primary").click()
-    WebDriverWait(browser, 20).until(title_contains("Results"))
+    with new_page(browser):
+        one(browser, "button.primary").click()
+    assert "Results" in browser.title
     assert_fits(browser, width)
     assert_is_accessible(browser)
     scores = [float(found.text) for found in all_of(browser, ".score b")]
@@ -147,7 +153,8 @@ def test_upload_filters_and_next_query_by_mouse(browser, address, files, width, 
     assert_is_accessible(browser)
     one(browser, "input[name=camera][value='2']").click()
     one(browser, "input[name=rerank]").click()
-    one(browser, "form button").click()
+    with new_page(browser):
+        one(browser, "form button").click()
     assert_fits(browser, width)
     facts = [found.text for found in all_of(browser, ".crops .facts span:first-child")]
     assert len(facts) == 10
@@ -157,11 +164,13 @@ def test_upload_filters_and_next_query_by_mouse(browser, address, files, width, 
     link = all_of(browser, ".crops a")[0]
     target = link.get_attribute("href")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
-    link.click()
+    with new_page(browser):
+        link.click()
     assert browser.current_url == target
     assert one(browser, ".query strong").text == "Query from the gallery"
     assert len(all_of(browser, ".crops li")) == 9
-    browser.back()
+    with new_page(browser):
+        browser.back()
     assert len(all_of(browser, ".crops li")) == 10
 
 
@@ -169,8 +178,11 @@ def test_everything_is_reached_by_keyboard(browser, address):
     set_size(browser, 1280, 900)
     browser.get(address)
 
-    def press(key):
+    def send(key):
         ActionChains(browser).send_keys(key).perform()
+
+    def press(key):
+        send(key)
         return browser.switch_to.active_element
 
     def press_until(selector):
@@ -195,11 +207,13 @@ def test_everything_is_reached_by_keyboard(browser, address):
     press(Keys.SPACE)
     assert one(browser, "input[name=camera][value='1']").is_selected()
     press_until("button[formmethod=get]")
-    press(Keys.ENTER)
+    with new_page(browser):
+        send(Keys.ENTER)
     assert len(all_of(browser, ".crops li")) == 10
     press_until(".crops a")
-    press(Keys.ENTER)
-    WebDriverWait(browser, 20).until(title_contains("Results"))
+    with new_page(browser):
+        send(Keys.ENTER)
+    assert "Results" in browser.title
     assert len(all_of(browser, ".crops li")) == 9
 
 
