@@ -136,6 +136,21 @@ def test_search_reorders_by_reranking_and_query_expansion(filled, crops, embeddi
         np.testing.assert_allclose([match.score for match in matches], cosines[order], atol=1e-5)
 
 
+def test_nearest_gives_the_ids_and_scores_of_searches(filled, crops, embeddings):
+    queries = embeddings[:3]
+    found = filled.nearest(queries, 7, Filters(cameras=("0", "2")))
+    for query, hits in zip(queries, found, strict=True):
+        matches = filled.search(query, 7, Filters(cameras=("0", "2")))
+        assert [id for id, _ in hits] == [match.entry.id for match in matches]
+        np.testing.assert_allclose(
+            [score for _, score in hits], [match.score for match in matches], atol=1e-6
+        )
+    with pytest.raises(InputError, match="0"):
+        filled.nearest(queries, 0)
+    with pytest.raises(InputError, match="7"):
+        filled.nearest(np.ones((2, 7), np.float32), 5)
+
+
 def test_add_again_changes_nothing(tmp_path, crops):
     with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
         copy = tmp_path / "copy.png"

@@ -120,7 +120,8 @@ class Collection:
                     anns_field="embedding",
                     limit=top,
                     filter=expression(filters),
-                    output_fields=[name for name in fields if name != "id"],
+                    # Without any field Milvus Lite sends all of them, embeddings too.
+                    output_fields=list(fields),
                     search_params={"metric_type": "IP", "params": params},
                 )
         return [

@@ -255,10 +255,7 @@ class Gallery:
             InputError: the query cannot be decoded, is no embedding of the gallery's width or has
                 an unknown id; or `top` is out of range.
         """
-        if not 1 <= top <= MAX_RESULTS:
-            raise InputError(
-                f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top:,}."
-            )
+        _check_top(top)
         vector = self._vector(query)
         count = max(top, RERANKED) if rerank or expand else top
         (found,) = self._collection.nearest(vector[None], count, filters)
@@ -309,7 +306,16 @@ class Gallery:
             embeddings: queries of unit length, float32 [Q, E].
             top: number of results of each query, at most 16,384.
             filters: conditions on the results.
+
+        Raises:
+            InputError: `top` is out of range, or the width is not the gallery's.
         """
+        _check_top(top)
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.settings.width:
+            raise InputError(
+                f"Embeddings of this gallery have the shape (Q, {self.settings.width}), got "
+                f"{embeddings.shape}."
+            )
         found = self._collection.search(embeddings, top, filters, fields=("id",))
         return [[(row["id"], score) for row, score in hits] for hits in found]
 
@@ -438,3 +444,8 @@ class Gallery:
     def close(self) -> None:
         """Closes the gallery, which other processes can then open."""
         self._resources.close()
+
+
+def _check_top(top: int) -> None:
+    if not 1 <= top <= MAX_RESULTS:
+        raise InputError(f"The number of results must be from 1 to {MAX_RESULTS:,}, got {top:,}.")
