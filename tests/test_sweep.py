@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError, MissingFileError
+from rmgl_jax import checked_json
 from rmgl_jax.evaluation.ranking import RankMetrics
 from rmgl_jax.evaluation.result import EvaluationResult, Reranked
 from rmgl_jax.experiment import presets
@@ -17,7 +18,9 @@ from rmgl_jax.experiment.figure import curves
 from rmgl_jax.experiment.options import DataOptions, SweepOptions
 from rmgl_jax.experiment.results import Row, Sweep, numbers, welch_test
 from rmgl_jax.experiment.run import describe_weights
+from rmgl_jax.experiment.splits import load_train_and_test
 from rmgl_jax.experiment.sweep import run_sweep
+from rmgl_jax.training.run_data import DATA_NAME, describe_data
 from rmgl_jax.training.run_directory import init_run_directory
 from tests.tiny_trees import prepare_partial, write_images, write_market
 
@@ -254,6 +257,29 @@ def test_run_sweep_distinguishes_weights(options, tmp_path):
     (directory / "result.json").write_text(result(0.6, 0.5).to_json())
     with pytest.raises(InputError, match=r"started from different weights: weights.pth .*, none"):
         do(TABLE, replace(options, only_draw=True))
+
+
+def test_run_sweep_rejects_runs_on_other_data(options):
+    """Neither are new rows trained on other data than the finished ones, nor are they mixed."""
+    do(TABLE, replace(options, rows=("plain",)))
+    record = options.workdir / "plain" / "seed0" / DATA_NAME
+    train_split, test = load_train_and_test(
+        "market1501", BASE.model.image_size, data_dir=options.data.data_dir, allow_partial=True
+    )
+    mine = describe_data([train_split, *test])
+    checked_json.write(record, mine | {"query": "abc"})
+    with pytest.raises(InputError, match=f"plain.seed0 .*query was abc, is now {mine['query']}"):
+        do(TABLE, options, runs := Runs())
+    assert runs.done == []
+    checked_json.write(record, mine)
+    do(TABLE, options, runs)
+    assert runs.done == [("soft", 0), ("wide", 0)]
+    checked_json.write(options.workdir / "wide" / "seed0" / DATA_NAME, mine | {"train": "abc"})
+    with pytest.raises(InputError, match=f"plain.* wide.* train was {mine['train']}, is now abc"):
+        do(TABLE, replace(options, only_draw=True))
+    record.write_text("{")
+    with pytest.raises(InputError, match=str(record)):
+        do(TABLE, options)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from rich.console import Console
 from data_prep.errors import ExpectedError, InputError
 from data_prep.files import write_text
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.data.split import Split
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers
 from rmgl_jax.experiment.figure import draw
 from rmgl_jax.experiment.options import SweepOptions
@@ -29,6 +30,7 @@ from rmgl_jax.experiment.table import (
     to_markdown,
     to_rich,
 )
+from rmgl_jax.training.run_data import check_run_data, read_run_data
 from rmgl_jax.training.run_directory import CONFIG_NAME, differences, read_config
 
 _MOST_SEEDS = 1000
@@ -197,8 +199,11 @@ def _run_all(
 ) -> list[str]:
     """Executes the runs that have no result yet; returns a message for each that failed."""
     problems: list[str] = []
-    if plan and not all(planned.result.exists() for planned in plan):
-        _check_data(plan[0].config, options)
+    finished = [planned for planned in plan if planned.result.exists()]
+    if len(finished) < len(plan):
+        splits = _load_data(plan[0].config, options)
+        for planned in finished:
+            check_run_data(planned.directory, splits)
     for number, planned in enumerate(plan, start=1):
         heading = f"[{number}/{len(plan)}] {planned.name}"
         if planned.result.exists():
@@ -213,9 +218,9 @@ def _run_all(
     return problems
 
 
-def _check_data(config: ExperimentConfig, options: SweepOptions) -> None:
+def _load_data(config: ExperimentConfig, options: SweepOptions) -> list[Split]:
     """Prepares and decodes the data once, so that its problems are reported once."""
-    _, test = load_train_and_test(
+    train_split, test = load_train_and_test(
         config.dataset,
         config.model.image_size,
         source=options.data.source,
@@ -226,17 +231,19 @@ def _check_data(config: ExperimentConfig, options: SweepOptions) -> None:
         raise InputError(
             f"{config.dataset} has no query and gallery images, which tables and figures require."
         )
+    return [train_split, *test]
 
 
 def finished_runs(rows: Sequence[Row], options: SweepOptions) -> dict[Row, list[EvaluationResult]]:
     """Results of the finished runs of each row, of whatever seeds.
 
     Raises:
-        InputError: a run has another configuration, the runs started from different weights, or a
-            result is damaged.
+        InputError: a run has another configuration, the runs started from different weights or
+            are on different data, or a result is damaged.
     """
     found: dict[Row, list[EvaluationResult]] = {row: [] for row in rows}
     weights: dict[str, str] = {}
+    first_name, first_data = "", dict[str, str]()
     for row in rows:
         directory = options.workdir.expanduser() / row.name
         seeds = (path.parent.name[4:] for path in directory.glob("seed*/result.json"))
@@ -244,6 +251,14 @@ def finished_runs(rows: Sequence[Row], options: SweepOptions) -> dict[Row, list[
             planned = _plan(row, options.experiment, seed, options)
             check_plan([planned], any_weights=True)
             weights[read_config(planned.directory).pretrained] = planned.name
+            # Runs of earlier versions have no record of their data.
+            if data := read_run_data(planned.directory):
+                first_name, first_data = first_name or planned.name, first_data or data
+                if changed := "; ".join(differences(first_data, data)):
+                    raise InputError(
+                        f"The runs of one table are on different data: from {first_name} to "
+                        f"{planned.name}, {changed}."
+                    )
             try:
                 found[row].append(EvaluationResult.from_json(planned.result.read_text()))
             except ValueError as error:

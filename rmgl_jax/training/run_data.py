@@ -38,23 +38,38 @@ def init_run_data(workdir: Path, splits: Sequence[Split]) -> None:
         WriteError: it cannot be written.
         PeerError: another process raised one of these.
     """
-    path, found = workdir / DATA_NAME, describe_data(splits)
+    path = workdir / DATA_NAME
 
     def write_or_compare() -> None:
         if not path.exists():
             try:
-                checked_json.write(path, found)
+                checked_json.write(path, describe_data(splits))
             except OSError as error:
                 raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
             return
-        changed = list(differences(read_run_data(workdir), found))
-        if changed:
-            raise DataChangedError(
-                f"{workdir} holds a run on other data: {'; '.join(changed)}. Use another run "
-                "directory, or the data that the run began with."
-            )
+        check_run_data(workdir, splits)
 
     main_process_first(write_or_compare, f"use the data of the run in {workdir}")
+
+
+def check_run_data(workdir: Path, splits: Sequence[Split]) -> None:
+    """Checks that a run, if its data is recorded, is one on these splits.
+
+    Args:
+        workdir: the run directory.
+        splits: everything that the run is trained and evaluated on.
+
+    Raises:
+        DataChangedError: the run began with other data; names both digests of every split.
+        InputError: `data.json` is damaged.
+    """
+    recorded = read_run_data(workdir)
+    changed = list(differences(recorded, describe_data(splits))) if recorded else []
+    if changed:
+        raise DataChangedError(
+            f"{workdir} holds a run on other data: {'; '.join(changed)}. Use another run "
+            "directory, or the data that the run began with."
+        )
 
 
 def read_run_data(workdir: Path) -> dict[str, Any]:

@@ -38,7 +38,10 @@ TARGETS = {
     "decoded images": Target(("data/**/*.pixels",), _DATA_READERS),
     "lock": Target(("data/**/.*.lock",), ("evaluate", "train")),
     "model file": Target(("model.safetensors",), ("evaluate model file", "embed by model file")),
-    "sweep": Target(("sweep/*/*/*.json", "sweep/*.md"), ("sweep again",)),
+    "sweep": Target(
+        ("sweep/*/*/config.json", "sweep/*/*/result.json", "sweep/*.md"), ("sweep again",)
+    ),
+    "data of a sweep": Target(("sweep/*/*/data.json",), ("sweep again",), ("sweep again",)),
     "gallery": Target(("gallery/**/*",), ("gallery search", "gallery list")),
     "cross-dataset results": Target(("table/*.json",), ("cross-dataset table again",)),
 }
