@@ -61,7 +61,7 @@ def report(options: ReportOptions, console: Console) -> Path:
         data_dir=options.data_dir,
         output=options.output,
         figures=options.figures,
-        console=console if console.is_terminal else None,
+        console=console,
     )
     console.print(f"The report is in {path}", highlight=False, markup=False, soft_wrap=True)
     return path

@@ -39,7 +39,7 @@ def write_report(
         data_dir: directory of the prepared datasets; TFDS's own by default.
         output: file to write; `report.html` in the run directory by default.
         figures: Include photographs of people.
-        console: if given and a terminal, shows progress.
+        console: for remarks and, if it is a terminal, progress; None is silent.
 
     Returns:
         Path of the page.
@@ -53,12 +53,15 @@ def write_report(
     """
     workdir = workdir.expanduser()
     run = read_run(workdir)
+    if console is not None and run.log_damage is not None:
+        console.print(run.log_damage, highlight=False, markup=False, soft_wrap=True)
+    progress = console if console is not None and console.is_terminal else None
     seen = None
     if (figures or run.is_rendered) and run.has_checkpoint:
         result = run.result
         step = None if result is None or result.step is None else int(result.step)
         dataset = run.config.dataset if result is None else result.dataset
-        seen = inspect_run(workdir, dataset, step, data_dir, console)
+        seen = inspect_run(workdir, dataset, step, data_dir, progress)
         digest = data_digest(seen.query, seen.gallery)
         if result is not None and result.data_digest not in (None, digest):
             raise InputError(

@@ -10,9 +10,10 @@ import numpy as np
 from data_prep.errors import InputError, MissingFileError
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.evaluation.result import EvaluationResult
-from rmgl_jax.training.logger import LOG_NAME, read_metrics
+from rmgl_jax.training.logger import LOG_NAME, missing_records, read_metrics
 from rmgl_jax.training.run_directory import read_config
 from rmgl_jax.training.run_info import read_run_info
+from rmgl_jax.training.scores import list_steps
 
 RESULT_NAME = "result.json"
 
@@ -34,6 +35,8 @@ class RunFiles:
     """Command, commit, device and versions, as far as recorded."""
     has_checkpoint: bool
     """A checkpoint can be loaded."""
+    log_damage: str | None = None
+    """Sentence about records that the log lacks."""
 
     @property
     def is_rendered(self) -> bool:
@@ -49,6 +52,8 @@ def read_run(workdir: Path) -> RunFiles:
         ValueError: a file is damaged.
     """
     config = read_config(workdir)
+    # Listed before the log is read: a run that goes on logs a step and then saves it.
+    steps = list_steps(workdir / "checkpoints")
     records = read_metrics(workdir)
     path = workdir / RESULT_NAME
     try:
@@ -59,14 +64,15 @@ def read_run(workdir: Path) -> RunFiles:
         raise MissingFileError(
             f"{workdir} has nothing to report yet: neither {LOG_NAME} nor {RESULT_NAME}."
         )
-    checkpoints = workdir / "checkpoints"
+    if result is not None and result.step is not None:
+        steps.append(int(result.step))
     return RunFiles(
         config=config,
         records=records,
         result=result,
         info=read_run_info(workdir),
-        has_checkpoint=checkpoints.is_dir()
-        and any(child.name.isdigit() for child in checkpoints.iterdir()),
+        has_checkpoint=bool(list_steps(workdir / "checkpoints")),
+        log_damage=missing_records(records, max(steps, default=0)),
     )
 
 

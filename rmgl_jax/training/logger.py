@@ -5,7 +5,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,6 +63,25 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
             "which other lines have."
         )
     return records
+
+
+def missing_records(records: Sequence[Mapping[str, Any]], done: int) -> str | None:
+    """Returns a sentence if records of the first `done` steps are missing, else None.
+
+    No run brings them back. A run writes the record of a step before it saves the step.
+
+    Args:
+        records: records of the run, as `read_metrics` reads them.
+        done: number of steps that were saved.
+    """
+    logged = {record["step"] for record in records if record["kind"] == "train"}
+    missing = [step for step in range(1, done + 1) if step not in logged]
+    if not missing:
+        return None
+    return (
+        f"{LOG_NAME} is damaged: {len(missing):,} records of the steps {missing[0]:,} to "
+        f"{missing[-1]:,} are missing."
+    )
 
 
 def _line(record: Mapping[str, Any]) -> str:
@@ -131,9 +150,6 @@ class MetricLogger:
         )
         # Without a terminal for the bar, a line is printed once a minute.
         self._lines = console is not None and not console.is_terminal
-        missing = resumed_at - len({record["step"] for record in kept if record["kind"] == "train"})
-        if missing > 0:
-            self.log(f"Note: {path} lacks {missing:,} of the {resumed_at:,} steps done before.")
         self._next_line = 0.0
         self._task = self._progress.add_task(
             "train", total=steps, completed=resumed_at, epoch="-", text="compiling the step"

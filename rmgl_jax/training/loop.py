@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rmgl_jax.config import ExperimentConfig, TrainConfig
 from rmgl_jax.data.sampler import identity_batches, steps_per_epoch
 from rmgl_jax.data.split import Split
 from rmgl_jax.training import checkpoints
-from rmgl_jax.training.logger import LOG_NAME, MetricLogger, read_metrics
+from rmgl_jax.training.logger import MetricLogger, missing_records, read_metrics
 from rmgl_jax.training.run_directory import (
     check_config_digest,
     config_digest,
@@ -96,8 +96,7 @@ def train_loop(
         )
         state, start, messages = _start(step, total, manager, initialize, workdir)
         records = read_metrics(workdir) if is_main_process else []
-        damage = _missing_records(records, start)
-        messages += damage
+        damage = missing_records(records, start) if is_main_process else None
 
         def is_due(done: int) -> bool:
             epoch, rest = divmod(done, per_epoch)
@@ -110,15 +109,14 @@ def train_loop(
         )
         evaluate_first = evaluate is not None and is_due(start) and not evaluated
         if start >= total and not evaluate_first:
-            if console is not None:
-                for message in damage:
-                    console.print(message, highlight=False)
+            if console is not None and damage is not None:
+                console.print(damage, highlight=False)
             return state
         logger: MetricLogger | None = None
         if is_main_process:
             logger = stack.enter_context(MetricLogger(workdir, total, start, console))
         if logger is not None:
-            for message in messages:
+            for message in (*messages, *filter(None, [damage])):
                 logger.log(message)
 
         def evaluate_step(done: int) -> None:
@@ -212,21 +210,6 @@ def _start(
         manager.delete(damaged)
         messages.insert(0, f"The checkpoint of step {damaged} was damaged and is removed.")
     return step.replicate(restored.state), restored.step, messages
-
-
-def _missing_records(records: Sequence[Mapping[str, Any]], start: int) -> list[str]:
-    """Returns a message if records of steps before `start` are missing, which no run brings back.
-
-    A run writes the records of a step before it saves the step.
-    """
-    logged = {record["step"] for record in records if record["kind"] == "train"}
-    missing = [step for step in range(1, start + 1) if step not in logged]
-    if not missing or jax.process_index() > 0:
-        return []
-    return [
-        f"{LOG_NAME} is damaged: {len(missing)} records of the steps {missing[0]} to "
-        f"{missing[-1]} are missing."
-    ]
 
 
 def _from_main_process(value: bool) -> bool:

@@ -229,6 +229,26 @@ def test_read_run_names_a_file_with_a_changed_value(finished, name, old, new, tm
         read_run(tmp_path)
 
 
+def test_report_remarks_that_its_log_was_cut(tmp_path):
+    """The checkpoint is of a later step than the last record."""
+    init_run_directory(report_config("market1501"), tmp_path)
+    write_records(tmp_path)
+    (tmp_path / "checkpoints" / str(STEP)).mkdir(parents=True)
+    out = io.StringIO()
+
+    def page():
+        console = Console(file=out, width=200)
+        return write_report(tmp_path, console=console).read_text()
+
+    assert "damaged" not in page()
+    assert out.getvalue() == ""
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    remark = f"steps 2 to {STEP} "
+    assert remark in page()
+    assert remark in out.getvalue()
+
+
 def test_report_names_the_missing_dataset(finished, tmp_path):
     output = tmp_path / "page.html"
     with pytest.raises(MissingFileError, match=rf"synthetic/tiny.*{tmp_path}.*--data-dir"):

@@ -17,6 +17,9 @@ class Target:
     readers: tuple[str, ...]
     optional: tuple[str, ...] = ()
     """Readers that do without the file, so that deleting it is no fault."""
+    shown_in: tuple[str, ...] = ()
+    """Files that have the content in them. No command can bring it back, so that they may differ
+    if the output names the damage."""
 
 
 _MODEL_READERS = ("evaluate", "resume", "embed", "train again")
@@ -29,11 +32,20 @@ TARGETS = {
         _MODEL_READERS,
     ),
     "checkpoint score": Target(("run/checkpoints/scores.json",), ("evaluate best", "resume")),
-    "log": Target(("run/metrics.jsonl",), ("resume", "report"), ("report",)),
+    "log": Target(
+        ("run/metrics.jsonl",),
+        ("resume", "report"),
+        ("report",),
+        ("run/metrics.jsonl", "out/report.html"),
+    ),
     "result": Target(("run/result.json",), ("report",), ("report",)),
     "run information": Target(("run/run.json",), ("report",), ("report",)),
     "digest of the data": Target(("run/data.json",), ("resume", "report"), ("resume", "report")),
-    "records": Target(("data/**/*.array_record*",), ("train", "everything stored")),
+    # These are the records that "everything stored" reads.
+    "records": Target(
+        ("data/**/*-query.array_record*", "data/**/*-gallery.array_record*"),
+        ("train", "everything stored"),
+    ),
     "dataset description": Target(("data/**/*.json",), _DATA_READERS),
     "decoded images": Target(("data/**/*.pixels",), _DATA_READERS),
     "lock": Target(("data/**/.*.lock",), ("evaluate", "train")),
@@ -99,7 +111,8 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
         unread = {name for name in changed if _is_earlier_checkpoint(name, path, directory)}
         changed = [name for name in changed if name not in unread]
         told = any(word in ended.output for word in _TOLD)
-        if changed and not (told and found in scene.alternatives):
+        explained = found in scene.alternatives or set(changed) <= set(target.shown_in)
+        if changed and not (told and explained):
             detail = f"{', '.join(changed)} | {ended.last_words}"
             return Record(subject, fault, "wrong", detail=detail)
         repaired = path.exists() and path.read_bytes() != damaged
