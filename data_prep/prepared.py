@@ -1,6 +1,5 @@
 """The files of a prepared dataset: their features, and checks before TFDS reads them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tensorflow_datasets.core import constants, dataset_info
 
 from data_prep.errors import InputError
 from data_prep.files import check_file, read_file
+from data_prep.json_text import parse_json
 
 LARGEST_JSON = 2**26
 """The most bytes of a JSON file of a dataset."""
@@ -111,8 +111,8 @@ def damaged_records(builder: tfds.core.DatasetBuilder, split: str, error: Except
 def _read_json(path: Path) -> Any:
     content = read_file(path, LARGEST_JSON)
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except ValueError as error:
         raise _damaged(path, str(error)) from error
 
 

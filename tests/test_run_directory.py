@@ -170,7 +170,10 @@ def test_read_config_refuses_other_directories(tmp_path):
         read_config(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{}"])
+NESTED = b"[" * 100_000
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{}", NESTED], ids=len)
 def test_damaged_config_is_refused_and_kept(content, tmp_path):
     (tmp_path / CONFIG_NAME).write_bytes(content)
     for use in (read_config, lambda workdir: init_run_directory(CONFIG, workdir)):

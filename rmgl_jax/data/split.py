@@ -20,6 +20,7 @@ import numpy as np
 
 from data_prep.errors import InputError
 from data_prep.files import check_file
+from data_prep.json_text import parse_json
 from rmgl_jax.data.pixels import Images, Pixels
 
 _MAGIC = b"rmgl-2\r\n"
@@ -173,7 +174,7 @@ def _read_index(path: Path) -> dict[str, Any]:
         encoded = file.read(index_length)
     if hashlib.sha256(encoded).digest() != checksum:
         raise InputError(f"{path} is damaged: the checksum of its index is wrong.")
-    index = json.loads(encoded)
+    index = parse_json(encoded)
     if "digest" not in index:
         raise InputError(f"{path} is from an earlier version, which recorded no digest.")
     height, width = index["key"]["size"]

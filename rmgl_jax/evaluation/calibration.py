@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_prep.errors import InputError
+from data_prep.json_text import parse_json
 from rmgl_jax.evaluation.distances import row_blocks
 from rmgl_jax.evaluation.labels import Labels
 
@@ -109,7 +110,7 @@ class Calibration:
             InputError: the text is not a calibration.
         """
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             points = []
             for point in fields["points"]:
                 for name in ("threshold_interval", "tpr_interval"):

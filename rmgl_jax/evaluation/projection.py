@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from data_prep.errors import InputError
+from data_prep.json_text import parse_json
 
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 """Type of stored embeddings."""
@@ -176,7 +177,7 @@ def projection_from_file(
             f"{source} has a projection of {mean.dtype} {list(mean.shape)} and {components.dtype} "
             f"{list(components.shape)}, expected float32 [{width}] and [{width}, dimensions]."
         )
-    settings = json.loads(metadata)
+    settings = parse_json(metadata)
     projection = Projection(mean, components, settings["fitted_on"], settings["default_dim"])
     if projection.digest != settings["digest"]:
         raise InputError(

@@ -31,6 +31,7 @@ from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, WriteError
 from data_prep.files import write_bytes
+from data_prep.json_text import parse_json
 from rmgl_jax import __version__
 from rmgl_jax.config import ExperimentConfig, ModelConfig
 from rmgl_jax.data.images import DECODING
@@ -230,7 +231,7 @@ def _read_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[ExperimentC
             f"{metadata['metadata_digest']}."
         )
     try:
-        config, step = config_from_json(json.loads(metadata["config"])), int(metadata["step"])
+        config, step = config_from_json(parse_json(metadata["config"])), int(metadata["step"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} has no configuration of this version (it was written by rmgl_jax "

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from data_prep.errors import InputError
 from data_prep.files import write_text
+from data_prep.json_text import parse_json
 
 CHECKSUMS = "checksums.json"
 _COVERED = "milvus.db/**/*"  # Settings and model have checks of their own.
@@ -61,7 +62,7 @@ def check_checksums(directory: Path) -> dict[str, Checksum]:
     if not path.exists():
         return found
     try:
-        expected = {name: tuple(numbers) for name, numbers in json.loads(path.read_text()).items()}
+        expected = {name: tuple(numbers) for name, numbers in parse_json(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error}. Remove it if the rest is whole.") from error
     for name in sorted(expected.keys() | found.keys()):

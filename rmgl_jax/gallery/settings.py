@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from data_prep.errors import InputError
+from data_prep.json_text import parse_json
 from rmgl_jax.gallery.embedder import Embedder
 
 FORMAT_VERSION = 1
@@ -87,7 +88,7 @@ class Settings:
             InputError: the text has other content, or is of another version.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             version = values.pop("format_version")
             known = version == FORMAT_VERSION
             if known:

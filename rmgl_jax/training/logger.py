@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from data_prep.errors import InputError, WriteError
 from data_prep.files import write_text
+from data_prep.json_text import parse_json
 
 LOG_NAME = "metrics.jsonl"
 _CHECKSUM = "crc32"
@@ -38,8 +39,8 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     records, has_checksum = [], []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             # A torn line lacks the end of its object.
             if number < len(lines) or "}" in line:
                 raise InputError(f"{path} is damaged in line {number}: {error}.") from error

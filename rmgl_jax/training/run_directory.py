@@ -15,6 +15,7 @@ import jax
 
 from data_prep.errors import InputError, MissingFileError, WriteError
 from data_prep.files import write_text
+from data_prep.json_text import parse_json
 from rmgl_jax.checked_json import json_digest
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.training.processes import main_process_first
@@ -219,7 +220,7 @@ def _section(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text())
+        tree = parse_json(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}.") from error
     if not isinstance(tree, dict):

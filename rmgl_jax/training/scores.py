@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.files import write_text
+from data_prep.json_text import parse_json
 from rmgl_jax.checked_json import json_digest
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def read_scores(directory: Path) -> dict[int, float | None]:
     if not path.exists():
         return _earlier_scores(directory)
     try:
-        tree = json.loads(path.read_text())
+        tree = parse_json(path.read_text())
         scores = tree["mean_ap"]
         if tree["digest"] != json_digest(scores):
             raise ValueError("its digest does not match")
@@ -119,7 +120,7 @@ def list_steps(directory: Path) -> list[int]:
 def read_metadata(directory: Path, step: int) -> dict[str, Any]:
     """Reads what Orbax recorded with a checkpoint; empty if that is damaged or missing."""
     try:
-        tree = json.loads((directory / str(step) / _METADATA_NAME).read_text())
+        tree = parse_json((directory / str(step) / _METADATA_NAME).read_text())
     except (OSError, ValueError):
         return {}
     return tree if isinstance(tree, dict) else {}
@@ -146,6 +147,6 @@ def _earlier_scores(directory: Path) -> dict[int, float | None]:
 
 def _read_earlier(item: Path) -> float | None:
     try:
-        return float(json.loads((item / _EARLIER_ITEM).read_text())["mean_ap"])
+        return float(parse_json((item / _EARLIER_ITEM).read_text())["mean_ap"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
