@@ -7,9 +7,9 @@ a bug and shows its traceback. Each class is also the built-in exception that a 
 import errno
 import os
 
-# Conditions of the machine that the user can mend: full, read-only or forbidden storage.
+# Conditions that the user can mend: full, read-only or forbidden storage, and names too long for it.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-_STORAGE_ERRORS = _WRITE_ERRORS | {errno.EACCES, errno.EPERM}
+_STORAGE_ERRORS = _WRITE_ERRORS | {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 class ExpectedError(Exception):
@@ -55,7 +55,7 @@ def is_expected(error: BaseException) -> bool:
     """Tells errors that a command line prints in one line from bugs, which keep their traceback.
 
     Besides each `ExpectedError` these are the system's errors about full, read-only or forbidden
-    storage.
+    storage, and about names that are too long for it.
     """
     if isinstance(error, ExpectedError):
         return True

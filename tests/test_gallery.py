@@ -279,6 +279,12 @@ def test_gallery_whose_making_was_interrupted_is_made_again(tmp_path, crops):
         if model is narrow:
             # Settings are written last.
             (tmp_path / "g" / "gallery.json").unlink()
+    # A kill may leave a directory without a schema.
+    collection = tmp_path / "killed" / "milvus.db" / "collections" / "rmgl_gallery"
+    collection.mkdir(parents=True)
+    (collection / "schema.json.tmp").write_text("{")
+    (tmp_path / "killed" / "gallery.lock").write_text("process 1")
+    Gallery.open(tmp_path / "killed", MODEL, create=True).close()
     with Gallery.open(tmp_path / "g") as gallery:
         assert gallery.add(crops[:2]).added == 2
     # Images without settings are not thrown away.

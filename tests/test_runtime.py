@@ -35,7 +35,7 @@ def test_report_errors_prints_expected_errors_in_one_line(kind, builtin):
     assert issubclass(kind, builtin)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG])
 def test_report_errors_prints_conditions_of_the_storage(number):
     printed, status = run(OSError(number, "reason", "/file"))
     assert "reason" in printed

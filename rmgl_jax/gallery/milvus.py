@@ -6,9 +6,11 @@ client.
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,16 @@ def is_url(location: str) -> bool:
 
 def _lite_directory(location: str) -> str:
     return os.path.join(location, "milvus.db")
+
+
+def remove_half_made(directory: str, name: str) -> None:
+    """Removes the directory of a collection if a kill left it without any content.
+
+    Milvus Lite finds a collection by its schema, and does not make one whose directory exists.
+    """
+    collection = Path(_lite_directory(directory), "collections", name)
+    if collection.is_dir() and {path.name for path in collection.iterdir()} <= {"schema.json.tmp"}:
+        shutil.rmtree(collection)
 
 
 def connect(location: str) -> Any:

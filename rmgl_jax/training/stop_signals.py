@@ -3,9 +3,11 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, cast
 
 import jax
 from jax.experimental import multihost_utils
@@ -27,6 +29,7 @@ class Stop:
         self.signal: int | None = None
         self._saved_step: int | None = None
         """The step that is saved, while nothing is lost if the run stops at once."""
+        self._report: Callable[[Any], object] = sys.unraisablehook
 
     def request(self, number: int, frame: FrameType | None = None) -> None:
         """Handles the signal."""
@@ -47,14 +50,29 @@ class Stop:
     @contextlib.contextmanager
     def at_once(self, saved_step: int) -> Iterator[None]:
         """Stops at once on a signal in the block, or before it."""
-        if self.signal is not None and jax.process_count() == 1:
-            raise self.error(saved_step)
+        self._stop_if_requested(saved_step)
         self._saved_step = saved_step
+        before, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        self._report = before
         try:
             with interrupts.allow(interrupts.SECONDS):
                 yield
         finally:
             self._saved_step = None
+            sys.unraisablehook = before
+        self._stop_if_requested(saved_step)
+
+    def _stop_if_requested(self, saved_step: int) -> None:
+        if self.signal is not None and jax.process_count() == 1:
+            raise self.error(saved_step)
+
+    def _unraisable(self, unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, Interrupted):
+            self._report(unraisable)
+            return
+        # A callback or destructor swallowed it: sent again, once that has returned.
+        main = cast(int, threading.main_thread().ident)
+        threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGTERM]).start()
 
     def error(self, saved_step: int) -> BaseException:
         """Returns the exception that ends the run."""
