@@ -7,7 +7,7 @@ a bug and shows its traceback. Each class is also the built-in exception that a 
 import errno
 import os
 
-# Conditions that the user can mend: full, read-only or forbidden storage, and names too long for it.
+# Conditions that the user can mend: full, read-only or forbidden storage, and too long names.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _STORAGE_ERRORS = _WRITE_ERRORS | {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
