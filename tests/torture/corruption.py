@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.torture.campaign import Record
 from tests.torture.fingerprint import differences
+from tests.torture.kills import is_superseded
 from tests.torture.scene import JOBS, Scene
 
 
@@ -109,6 +110,8 @@ def case(scene: Scene, rng: random.Random, name: str) -> Record:
         changed, _ = differences(found, expected)
         # An earlier checkpoint that was not read stays damaged.
         unread = {name for name in changed if _is_earlier_checkpoint(name, path, directory)}
+        # A run that repeats its last steps may remove one that is neither recent nor the best.
+        unread |= {name for name in changed if name not in found and is_superseded(directory, name)}
         changed = [name for name in changed if name not in unread]
         told = any(word in ended.output for word in _TOLD)
         explained = found in scene.alternatives or set(changed) <= set(target.shown_in)
