@@ -18,6 +18,7 @@ Pooling = Literal["max", "mean"]
 Count = Annotated[int, Range(1)]
 Probability = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(0, 1, open_low=True)]
+Timing = Literal["off", "test", "always"]
 
 
 def _check(condition: bool, message: str) -> None:
@@ -54,14 +55,20 @@ class ModelConfig(_Checked):
     """Give the original path a global feature in addition to its stripes."""
     receptive_global: bool = True
     """Give the receptive path a global feature in addition to its stripes (s = 0 in Eq. 4)."""
-    abp: Literal["off", "test", "always"] = "always"
-    """Activation balanced pooling: never, in evaluation only, or in training too."""
-    abp_paths: tuple[PathName, ...] = ("original",)
-    """Paths whose stripes are balanced. The receptive path's stripes are its partition."""
-    uniform_pool: Pooling = "max"
-    """Reduction of a uniform stripe."""
-    balanced_pool: Pooling = "mean"
-    """Reduction of a balanced stripe (Eq. 11: average)."""
+    original_abp: Timing = "always"
+    """Activation balanced stripes on the original path: never (uniform stripes), in evaluation
+    only, or in training too. The paper has both readings."""
+    receptive_abp: Timing = "off"
+    """The same for the receptive path, whose stripes are its partition."""
+    original_pool: Pooling = "mean"
+    """Reduction within a stripe of the original path, balanced or not. Eq. 11 averages, III-A pools
+    by the maximum."""
+    receptive_pool: Pooling = "max"
+    """Reduction within a stripe of the receptive path."""
+    original_test_pool: Pooling | None = None
+    """Another reduction of the original path's stripes in evaluation; None is that of training."""
+    receptive_test_pool: Pooling | None = None
+    """Another reduction of the receptive path's stripes in evaluation; None is that of training."""
     global_pool: Pooling = "max"
     """Reduction of the whole map."""
     embed_dim: Count = 256
@@ -92,12 +99,10 @@ class ModelConfig(_Checked):
             "ModelConfig.granularities must be one or more different stripe counts, one for each "
             f"branch, got {self.granularities}.",
         )
-        for name in ("paths", "abp_paths"):
-            value = getattr(self, name)
-            _check(
-                len(set(value)) == len(value),
-                f"ModelConfig.{name} must not repeat a path, got {value}.",
-            )
+        _check(
+            len(set(self.paths)) == len(self.paths),
+            f"ModelConfig.paths must not repeat a path, got {self.paths}.",
+        )
         _check(len(self.paths) > 0, "ModelConfig.paths is empty: a branch needs a path.")
         _check(
             self.fold_at in STAGES[: STAGES.index(self.last_stage) + 1],
@@ -161,6 +166,20 @@ class ModelConfig(_Checked):
     def fold_stripes(self, branch: int) -> int:
         """Stripes of the receptive path of branch number `branch`."""
         return (self.receptive_stripes or self.granularities)[branch]
+
+    def uses_abp(self, path: PathName, train: bool) -> bool:
+        """True if the stripes of `path` are balanced in training (`train`) or in evaluation."""
+        timing = self.original_abp if path == "original" else self.receptive_abp
+        return timing == "always" or (timing == "test" and not train)
+
+    def stripe_pool(self, path: PathName, train: bool) -> Pooling:
+        """Reduction within a stripe of `path` in training (`train`) or in evaluation."""
+        in_training, in_evaluation = (
+            (self.original_pool, self.original_test_pool)
+            if path == "original"
+            else (self.receptive_pool, self.receptive_test_pool)
+        )
+        return in_training if train else in_evaluation or in_training
 
 
 @dataclass(frozen=True)
@@ -262,6 +281,8 @@ class LossConfig(_Checked):
     """Margin of the batch-hard triplet loss (Eq. 3); None is the soft margin."""
     triplet_weight: Annotated[float, Range(0)] = 1.0
     """Weight of every branch's triplet loss; 0 leaves it out."""
+    triplet_normalized: bool = False
+    """Compare features of length 1 in the triplet loss. The paper normalizes none."""
     triplet_features: Literal["branch", "global"] = "branch"
     """Features that the triplet loss compares: a branch's features concatenated, or each of its
     global features on its own (as MGN)."""

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import flax.linen as nn
@@ -107,9 +108,9 @@ def flax_name(torch_name: str) -> tuple[str, tuple[str, ...]]:
 
 # The models of Table V and of Figs. 8 and 9, with a tiny backbone. Random shifting is not part of
 # the network.
-BASELINE = {"paths": ("original",), "abp": "off"}
-RP = {"abp": "off"}
-ONLY_RP = {"paths": ("receptive",), "abp": "off"}
+BASELINE = {"paths": ("original",), "original_abp": "off", "original_pool": "max"}
+RP = {"original_abp": "off", "original_pool": "max"}
+ONLY_RP = {"paths": ("receptive",)}
 ABP = {"paths": ("original",)}
 TABLE_5 = {
     f"{'+'.join(map(str, granularities))} {name}": {"granularities": granularities, **options}
@@ -271,7 +272,12 @@ def test_layout_follows_the_configuration():
 
 def test_a_feature_is_its_pooled_vector_by_its_own_head():
     config = replace(
-        TINY, abp_paths=(), receptive_stripes=(2, 3), reduction_relu=True, last_stage="res4"
+        TINY,
+        original_abp="off",
+        original_pool="max",
+        receptive_stripes=(2, 3),
+        reduction_relu=True,
+        last_stage="res4",
     )
     model, variables, images = RMGL(config), random_variables(config), random_images(2, config)
 
@@ -310,7 +316,7 @@ def test_a_feature_is_its_pooled_vector_by_its_own_head():
     np.testing.assert_array_equal(output.embedding, output.features.reshape(2, -1))
 
 
-def test_balanced_pooling_is_used_when_and_where_it_is_configured():
+def test_timing_and_reduction_of_stripes_are_independent_on_each_path():
     config = replace(TINY, granularities=(2,), last_stage="res4")
 
     def pooled(train, **options):
@@ -325,16 +331,41 @@ def test_balanced_pooling_is_used_when_and_where_it_is_configured():
         """Which of the six features are alike."""
         return np.isclose(a, b).all((0, 2)).tolist()
 
-    off, always = pooled(False, abp="off"), pooled(False)
-    assert same(off, always) == [True, False, False, True, True, True]
-    assert same(off, pooled(True, abp="test")) == [True] * 6
-    assert same(always, pooled(False, abp="test")) == [True] * 6
-    assert same(always, pooled(True)) == [True] * 6
-    both = pooled(False, abp_paths=("original", "receptive"))
-    assert same(both, always) == [True] * 4 + [False] * 2
-    assert same(pooled(False, balanced_pool="max"), always)[1:3] == [False] * 2
-    assert same(pooled(False, uniform_pool="mean"), always) == [True] * 4 + [False] * 2
-    assert same(pooled(False, global_pool="mean"), always) == [False, True, True, False, True, True]
+    def stripes(a, b, path):
+        """True if the two stripes of `path` are alike, where the other features must be."""
+        first = 1 if path == "original" else 4
+        found = same(a, b)
+        assert found[:first] + found[first + 2 :] == [True] * 4
+        assert found[first] == found[first + 1]
+        return found[first]
+
+    for path in ("original", "receptive"):
+
+        def of(train, abp, pool, test_pool=None, path=path):
+            names = {"abp": abp, "pool": pool, "test_pool": test_pool}
+            return pooled(train, **{f"{path}_{name}": value for name, value in names.items()})
+
+        found = {}
+        for pool in ("max", "mean"):
+            off, always = of(False, "off", pool), of(False, "always", pool)
+            found |= {(False, pool): off, (True, pool): always}
+            for timing, train, expected in (
+                ("off", True, off),
+                ("test", True, off),
+                ("test", False, always),
+                ("always", True, always),
+            ):
+                assert stripes(of(train, timing, pool), expected, path)
+        # Balanced or not, and either reduction: four different results.
+        for a, b in combinations(found.values(), 2):
+            assert not stripes(a, b, path)
+        # What the paper prints: maximum of uniform stripes, in testing the mean of balanced ones.
+        assert stripes(of(True, "test", "max", "mean"), found[False, "max"], path)
+        assert stripes(of(False, "test", "max", "mean"), found[True, "mean"], path)
+
+    default = pooled(False)
+    global_mean = pooled(False, global_pool="mean")
+    assert same(global_mean, default) == [False, True, True, False, True, True]
 
 
 def test_bfloat16_is_the_arithmetic_of_the_backbone_only():

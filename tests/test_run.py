@@ -33,7 +33,7 @@ from tests.trained_run import run_config
 
 pytestmark = pytest.mark.network
 
-SMALL = "--preset tiny --model.granularities 2 --model.paths original --model.abp off"
+SMALL = "--preset tiny --model.granularities 2 --model.paths original --model.original-abp off"
 SMALL += " --model.image-size 32 16 --model.last-stage res4 --model.width 2 --train.epochs 1"
 CONFIG = parse_run(synthetic_rmgl.PRESETS, "", SMALL.split()).experiment
 TABLE = "synthetic/tiny 1.0.0: 20 queries"

@@ -26,17 +26,25 @@ SWEEPS = {
     if hasattr(module := importlib.import_module(f"experiments.{name}"), "SWEEP")
 }
 ROWS = {
-    "design_choices": 7,
+    "design_choices": 16,
     "fig10_triplet_margin": 11,
     "fig11_weight_decay": 4,
-    "fig7_rsa_parameters": 20,
+    "fig7_rsa_parameters": 24,
     "fig8_partition_numbers": 5,
     "fig9_partition_depth": 18,
     "table1_market_duke": 3,
     "table2_cuhk03": 3,
     "table3_msmt17": 3,
-    "table5_components": 21,
-    "table6_augmentation": 14,
+    "table5_components": 24,
+    "table6_augmentation": 18,
+}
+
+
+# Changes of the network without components.
+BASELINE = {
+    "model.paths": ("original",),
+    "model.original_abp": "off",
+    "model.original_pool": "max",
 }
 
 
@@ -129,7 +137,9 @@ def test_rows_of_a_table_differ():
     base = presets.paper("market1501")
     for name in SWEEPS:
         configs = [row.overrides(base) for row in SWEEPS[name].rows]
-        assert len(set(configs)) == len(configs), name
+        # The rows of RSA's p hold one more RMGL.
+        repeated = name in ("design_choices", "fig7_rsa_parameters")
+        assert len(set(configs)) == len(configs) - repeated, name
 
 
 # Table V
@@ -152,17 +162,19 @@ def test_rows_of_a_table_differ():
     ],
 )
 def test_components(row, granularities, paths, abp, shifting):
+    pool = "max" if abp == "off" else "mean"
     config = config_of("table5_components", row)
     assert config.model.granularities == granularities
     assert config.model.paths == paths
-    assert config.model.abp == abp
+    assert (config.model.original_abp, config.model.original_pool) == (abp, pool)
     assert config.augment.shifting.probability == shifting
     # Nothing else changes.
     differing = changed(config, presets.paper("market1501"))
     assert set(differing) <= {
         "model.granularities",
         "model.paths",
-        "model.abp",
+        "model.original_abp",
+        "model.original_pool",
         "augment.shifting.probability",
     }
 
@@ -197,13 +209,24 @@ def test_components_have_their_baselines():
     assert against["RMGL-2+3+4"] == "2+3-stripe+RP+ABP+RSA"
 
 
+def test_abp_is_also_compared_with_the_mean_of_uniform_stripes():
+    base = presets.paper("market1501")
+    for stripes in ("2-stripe", "3-stripe", "2+3-stripe"):
+        abp, mean = (row_of("table5_components", f"{stripes}{end}") for end in ("+ABP", "-mean"))
+        assert (abp.baseline, abp.control, mean.baseline) == (stripes, mean.name, stripes)
+        plain = config_of("table5_components", stripes)
+        control = mean.overrides(base)
+        assert changed(control, plain) == {"model.original_pool": "mean"}
+        assert changed(abp.overrides(base), control) == {"model.original_abp": "always"}
+
+
 # The others
 
 
 def test_augmentations_change_the_baseline():
     base = presets.paper("market1501")
     two = {"model.granularities": (2,)}
-    off = {"model.paths": ("original",), "model.abp": "off", "augment.shifting.probability": 0.0}
+    off = BASELINE | {"augment.shifting.probability": 0.0}
     expected = {
         "2-stripe": two | off,
         "2-stripe+RCJ": two | off | {"augment.jitter.probability": 0.5},
@@ -213,6 +236,10 @@ def test_augmentations_change_the_baseline():
     }
     for row, differing in expected.items():
         assert changed(config_of("table6_augmentation", row), base) == differing
+    # RSA with the preset's probability, and with that of its rivals.
+    for row, probability in {"2-stripe+RSA": None, "2-stripe+RSA-0.5": 0.5}.items():
+        change = {} if probability is None else {"augment.shifting.probability": probability}
+        assert changed(config_of("table6_augmentation", row), base) == two | BASELINE | change
     both = config_of("table6_augmentation", "2+3-stripe+RSA+RE")
     assert both.augment.shifting.probability == 1.0
     assert both.augment.erasing == RandomErasingConfig(probability=0.5)
@@ -229,12 +256,35 @@ def test_design_choices():
     } == {
         "RMGL": {},
         "no-receptive-global": {"model.receptive_global": False},
-        "abp-in-testing-only": {"model.abp": "test"},
-        "no-abp": {"model.abp": "off"},
-        "abp-on-both-paths": {"model.abp_paths": ("original", "receptive")},
-        "uniform-stripes-average": {"model.uniform_pool": "mean"},
-        "balanced-stripes-maximum": {"model.balanced_pool": "max"},
+        "abp-off": {"model.original_abp": "off"},
+        "abp-in-testing-only": {"model.original_abp": "test"},
+        "original-stripes-max": {"model.original_pool": "max"},
+        "abp-off-max": {"model.original_abp": "off", "model.original_pool": "max"},
+        "abp-in-testing-only-max": {"model.original_abp": "test", "model.original_pool": "max"},
+        "abp-in-testing-only-max-then-mean": {
+            "model.original_abp": "test",
+            "model.original_pool": "max",
+            "model.original_test_pool": "mean",
+        },
+        "receptive-stripes-mean": {"model.receptive_pool": "mean"},
+        "receptive-abp": {"model.receptive_abp": "always"},
+        "rsa-p-0.25": {"augment.shifting.probability": 0.25},
+        "rsa-p-0.5": {"augment.shifting.probability": 0.5},
+        "rsa-p-0.75": {"augment.shifting.probability": 0.75},
+        "rsa-p-1": {},
+        "reduction-relu": {"model.reduction_relu": True},
+        "normalized-triplet": {"loss.triplet_normalized": True},
     }
+
+
+def test_design_choices_differ_in_one_choice_from_what_they_are_compared_with():
+    base = presets.small("synthetic/demo", epochs=24)
+    rows = {row.name: row for row in SWEEPS["design_choices"].rows}
+    for row in rows.values():
+        if row.baseline is not None:
+            differing = changed(row.overrides(base), rows[row.baseline].overrides(base))
+            # Timing and reduction of the test alone are one choice: nothing changes in training.
+            assert len(differing.keys() - {"model.original_test_pool"}) <= 1, row.name
 
 
 def test_methods_share_a_budget_and_are_reranked():
@@ -246,8 +296,7 @@ def test_methods_share_a_budget_and_are_reranked():
             "MGN": {
                 "eval.rerank": True,
                 "model.granularities": (1, 2, 3),
-                "model.paths": ("original",),
-                "model.abp": "off",
+                **BASELINE,
                 "model.reduction_relu": True,
                 "augment.shifting.probability": 0.0,
                 "loss.margin": 1.2,
@@ -257,9 +306,8 @@ def test_methods_share_a_budget_and_are_reranked():
                 "eval.rerank": True,
                 "model.granularities": (6,),
                 "model.paths": ("original",),
-                "model.abp": "off",
+                "model.original_abp": "off",
                 "model.original_global": False,
-                "model.uniform_pool": "mean",
                 "augment.shifting.probability": 0.0,
                 "loss.triplet_weight": 0.0,
             },
@@ -284,6 +332,8 @@ def test_points_of_the_figures():
     rsa = {row.name: row for row in SWEEPS["fig7_rsa_parameters"].rows}
     assert rsa["RMGL"].points == {"p_c": 0.5, "r_c": 0.7, "r_w": 0.5}
     assert changed(rsa["RMGL"].overrides(base), base) == {}
+    assert changed(rsa["p-0.5"].overrides(base), base) == {"augment.shifting.probability": 0.5}
+    assert rsa["p-0.75"].points == {"p": 0.75}
     assert changed(rsa["p_c-1"].overrides(base), base) == {"augment.shifting.crop_probability": 1.0}
     assert changed(rsa["r_c-0.3"].overrides(base), base) == {"augment.shifting.min_crop": 0.3}
     assert changed(rsa["r_w-0.9"].overrides(base), base) == {"augment.shifting.min_width": 0.9}
@@ -299,7 +349,7 @@ def test_points_of_the_figures():
     assert decays["1e-3"] == base
 
     stripes = config_of("fig8_partition_numbers", "s_6")
-    assert (stripes.model.granularities, stripes.model.abp) == ((6,), "off")
+    assert (stripes.model.granularities, stripes.model.original_abp) == ((6,), "off")
     assert stripes.model.paths == ("original", "receptive")
     assert stripes.augment.shifting.probability == 1.0
 

@@ -10,6 +10,7 @@ from rmgl_jax.config import (
     ModelConfig,
     OptimizerConfig,
     PathName,
+    Pooling,
     RandomShiftingConfig,
     TrainConfig,
 )
@@ -123,6 +124,7 @@ def components(
     paths: tuple[PathName, ...] = ("original",),
     abp: bool = False,
     rsa: bool = False,
+    pool: Pooling | None = None,
 ) -> ExperimentConfig:
     """Selects components of RMGL. Without any of them it is the baseline of Table V.
 
@@ -130,18 +132,28 @@ def components(
         base: configuration of everything else.
         granularities: stripes of each branch.
         paths: both are "+RP", the receptive one alone is "only RP".
-        abp: use activation balanced pooling on the original path.
+        abp: balance the stripes of the original path, in training and in evaluation.
         rsa: use random shifting with the base's probability, or with 1 if that is 0.
+        pool: reduction within a stripe of the original path; None is the mean with `abp` (Eq. 11)
+            and the maximum without.
     """
-    shifting = base.augment.shifting
-    probability = (shifting.probability or 1.0) if rsa else 0.0
+    probability = base.augment.shifting.probability or 1.0
     return replace(
-        base,
+        with_rsa(base, probability if rsa else 0.0),
         model=replace(
-            base.model, granularities=granularities, paths=paths, abp="always" if abp else "off"
+            base.model,
+            granularities=granularities,
+            paths=paths,
+            original_abp="always" if abp else "off",
+            original_pool=pool or ("mean" if abp else "max"),
         ),
-        augment=replace(base.augment, shifting=replace(shifting, probability=probability)),
     )
+
+
+def with_rsa(config: ExperimentConfig, probability: float) -> ExperimentConfig:
+    """Sets the probability of random shifting, 0 to 1."""
+    shifting = replace(config.augment.shifting, probability=probability)
+    return replace(config, augment=replace(config.augment, shifting=shifting))
 
 
 def rmgl(base: ExperimentConfig) -> ExperimentConfig:
@@ -170,10 +182,10 @@ def pcb(base: ExperimentConfig) -> ExperimentConfig:
 
     It has six average-pooled stripes, no global feature, and only the cross-entropy loss.
     """
-    config = components(base, (6,))
+    config = components(base, (6,), pool="mean")
     return replace(
         config,
-        model=replace(config.model, original_global=False, uniform_pool="mean"),
+        model=replace(config.model, original_global=False),
         loss=replace(config.loss, triplet_weight=0.0),
     )
 

@@ -249,8 +249,8 @@ def _pool(graph: GraphWriter, config: ModelConfig, maps: Mapping[str, str]) -> s
         if path[0].stripe == 0:
             parts.append(uniform_stripe_pool(graph, source, height, width, 1, config.global_pool))
         stripes = path[-1].stripe
-        balanced = config.abp != "off" and path[0].path in config.abp_paths
-        reduce = config.balanced_pool if balanced else config.uniform_pool
+        balanced = config.uses_abp(path[0].path, train=False)
+        reduce = config.stripe_pool(path[0].path, train=False)
         if balanced and stripes > 1:
             parts.append(activation_balanced_pool(graph, source, channels, height, stripes, reduce))
         elif stripes:  # One balanced stripe is the whole map.

@@ -249,16 +249,15 @@ class RMGL(nn.Module):
     def pool(self, maps: dict[str, jax.Array], train: bool) -> jax.Array:
         """Pools the maps of `feature_maps` to their global and stripe vectors: `[B, N, C]`."""
         config = self.config
-        use_abp = config.abp == "always" or (config.abp == "test" and not train)
         parts = []
         for path in _paths(config):
             source = maps[path.map_name]
             if path.has_global:
                 parts.append(uniform_stripe_pool(source, 1, config.global_pool))
-            if path.stripes and use_abp and path.path in config.abp_paths:
-                parts.append(activation_balanced_pool(source, path.stripes, config.balanced_pool))
-            elif path.stripes:
-                parts.append(uniform_stripe_pool(source, path.stripes, config.uniform_pool))
+            if path.stripes:
+                balanced = config.uses_abp(path.path, train)
+                pool = activation_balanced_pool if balanced else uniform_stripe_pool
+                parts.append(pool(source, path.stripes, config.stripe_pool(path.path, train)))
         return jnp.concatenate(parts, axis=1)
 
 
