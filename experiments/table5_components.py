@@ -1,7 +1,7 @@
 """Receptive partition, ABP and RSA, alone and combined, with one or more branches (Table V).
 
     python -m experiments.table5_components --source DIR --weights resnet50.pth --preset gpu
-    python -m experiments.table5_components --dataset dukemtmc_reid --source DIR --preset gpu
+    python -m experiments.table5_components --dataset dukemtmc_reid ...
     python -m experiments.table5_components --preset demo --seeds 3 --rows 2+3-stripe 2+3-stripe+RP
     python -m experiments.table5_components --preset demo --seeds 3 --only-draw
 
@@ -12,6 +12,7 @@ rows by name, --only-draw shows the results that are in --workdir.
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
+  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   demo   a thin network at 96x48 from scratch, on synthetic/demo; its RSA acts on half of the
          images, and four stripes (RMGL-2+3+4) do not divide its map
   tiny   a few images, for a quick check

@@ -1,7 +1,7 @@
 """Augmentations of the baseline with one and with two branches (Table VI).
 
     python -m experiments.table6_augmentation --source DIR --weights resnet50.pth --preset gpu
-    python -m experiments.table6_augmentation --dataset dukemtmc_reid --source DIR --preset gpu
+    python -m experiments.table6_augmentation --dataset dukemtmc_reid ...
     python -m experiments.table6_augmentation --preset demo --seeds 3 --rows 2-stripe 2-stripe+RE
 
 RCJ is random color jitter, RC random cropping, RE random erasing, RCRS crop, resize and shift, RSA
@@ -10,6 +10,7 @@ random shifting. The rows are compared with two baselines, which are those of Ta
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
+  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
   tiny   a few images, for a quick check
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from data_prep.errors import InputError
 from rmgl_jax.field_checks import Range, check_fields
-from rmgl_jax.stages import STAGES, FoldPosition, map_stride
+from rmgl_jax.stages import STAGES, BranchPosition, FoldPosition, map_stride
 
 PathName = Literal["original", "receptive"]
 
@@ -83,6 +83,13 @@ class ModelConfig(_Checked):
     stride_in_1x1: bool = False
     """Put the stride of a down-sampling block into its first 1x1 convolution (original MSRA
     weights) instead of its 3x3 one (torchvision)."""
+    branch_after: BranchPosition = "res2"
+    """The map after which every branch has its own weights. "res2" is the paper's; MGN's branches
+    separate after the first block of res4."""
+    global_stride: Literal[1, 2] = 1
+    """Stride of res5 in the global branch; MGN's is 2."""
+    global_classifier: Literal["reduced", "pooled"] = "reduced"
+    """Features that classifiers of whole maps take: after the reduction, or before it as MGN's."""
     last_stage: Literal["res4", "res5"] = "res5"
     """Last stage of the backbone; "res4" leaves res5 out."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -108,6 +115,11 @@ class ModelConfig(_Checked):
             self.fold_at in STAGES[: STAGES.index(self.last_stage) + 1],
             f"ModelConfig.fold_at is {self.fold_at!r}, but the network has the maps "
             f"{STAGES[: STAGES.index(self.last_stage) + 1]}.",
+        )
+        _check(
+            self.global_stride == 1 or self.last_stage == "res5",
+            f"ModelConfig.global_stride is {self.global_stride}, but last_stage "
+            f"{self.last_stage!r} leaves res5 out.",
         )
         if self.receptive_stripes is not None:
             self._check_receptive_stripes(self.receptive_stripes)

@@ -125,6 +125,8 @@ def test_other_configs_refuse_wrong_values(kind, options):
         ({"original_abp": "train"}, "original_abp .*'train'"),
         ({"receptive_test_pool": "sum"}, "receptive_test_pool .*'sum'"),
         ({"depth": (1, 1, 1)}, r"depth .*\(1, 1, 1\)"),
+        ({"branch_after": "res5"}, "branch_after .*'res5'"),
+        ({"global_stride": 2, "last_stage": "res4"}, "global_stride .*2.*'res4'"),
         ({"fold_at": "res6"}, "fold_at .*'res6'"),
         ({"fold_at": "res5", "last_stage": "res4"}, "fold_at .*'res5'"),
         ({"receptive_stripes": (2,)}, r"receptive_stripes .*\(2, 3\).*\(2,\)"),

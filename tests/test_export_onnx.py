@@ -35,7 +35,15 @@ TINY = replace(
 VARIANTS = {
     "published": TINY,
     "original path": replace(
-        TINY, granularities=(1, 3), paths=("original",), original_abp="test", original_global=False
+        TINY,
+        granularities=(1, 3),
+        paths=("original",),
+        original_abp="test",
+        original_global=False,
+        depth=(1, 1, 2, 1),
+        branch_after="res4_1",
+        global_stride=2,
+        global_classifier="pooled",
     ),
     "receptive path": replace(
         TINY, paths=("receptive",), receptive_global=False, fold_at="stem", stride_in_1x1=True

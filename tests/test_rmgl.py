@@ -48,11 +48,18 @@ def golden_network(config, folder):
 
 
 @pytest.mark.parametrize(
-    ("variant", "stride_in_1x1", "granularities"),
-    [("torchvision", False, (2, 3, 4)), ("msra", True, (3,))],
+    ("variant", "stride_in_1x1", "granularities", "branch_after"),
+    [("torchvision", False, (2, 3, 4), "res2"), ("msra", True, (3,), "res4_1")],
 )
-def test_maps_of_both_paths_agree_with_torch(variant, stride_in_1x1, granularities, tmp_path):
-    config = replace(GOLDEN_CONFIG, stride_in_1x1=stride_in_1x1, granularities=granularities)
+def test_maps_of_both_paths_agree_with_torch(
+    variant, stride_in_1x1, granularities, branch_after, tmp_path
+):
+    config = replace(
+        GOLDEN_CONFIG,
+        stride_in_1x1=stride_in_1x1,
+        granularities=granularities,
+        branch_after=branch_after,
+    )
     model, variables, images = golden_network(config, tmp_path)
     with PRECISE:
         maps = jax.jit(partial(model.apply, method="feature_maps"))(variables, images)
@@ -109,6 +116,7 @@ def flax_name(torch_name: str) -> tuple[str, tuple[str, ...]]:
 # The models of Table V and of Figs. 8 and 9, with a tiny backbone. Random shifting is not part of
 # the network.
 BASELINE = {"paths": ("original",), "original_abp": "off", "original_pool": "max"}
+RP_PATHS = ("original", "receptive")
 RP = {"original_abp": "off", "original_pool": "max"}
 ONLY_RP = {"paths": ("receptive",)}
 ABP = {"paths": ("original",)}
@@ -129,7 +137,15 @@ FIGURE_9 = {
     for s in (2, 3, 6)
     for fold_at in STAGES
 }
-VARIANTS = TABLE_5 | FIGURE_8 | FIGURE_9
+MGN = {
+    "granularities": (1, 2, 3),
+    "depth": (1, 1, 2, 1),
+    "branch_after": "res4_1",
+    "global_stride": 2,
+    "global_classifier": "pooled",
+    **BASELINE,
+}
+VARIANTS = TABLE_5 | FIGURE_8 | FIGURE_9 | {"MGN": MGN, "MGN with RP": MGN | {"paths": RP_PATHS}}
 
 
 def stand_in(next_function, args, kwargs, context):
@@ -184,7 +200,7 @@ def test_published_variants_use_every_parameter(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["2 baseline", "2+3 only RP", "1+2+3 RMGL", "6 stripes from input", "3 stripes from res5"],
+    ["2 baseline", "2+3 only RP", "1+2+3 RMGL", "6 stripes from input", "MGN with RP"],
 )
 def test_published_variants_are_finite_and_every_parameter_learns(name):
     _, params, loss = variant(name)
@@ -225,6 +241,57 @@ def test_number_of_parameters_of_the_published_models(granularities, features, t
     params = variable_shapes(ModelConfig(granularities=granularities))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == total
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
+
+
+def test_shared_weights_change_with_the_position_where_branches_separate():
+    def modules(branch_after):
+        config = replace(TINY, granularities=(1, 2), depth=(1, 1, 2, 1), branch_after=branch_after)
+        shapes = variable_shapes(config)
+        blocks = {name: sorted(stage) for name, stage in shapes["params"]["backbone"].items()}
+        return blocks, shapes["params"]
+
+    blocks, params = modules("res4_1")
+    assert blocks.keys() == {
+        *("stem", "res2", "res3", "res4"),
+        *("local1_res4", "local1_res5", "local2_res4", "local2_res5"),
+    }
+    assert blocks["res4"] == ["block1"]
+    assert blocks["local1_res4"] == blocks["local2_res4"] == ["block2"]
+    # The first block has the projection.
+    assert "conv_shortcut" in params["backbone"]["res4"]["block1"]
+    assert "conv_shortcut" not in params["backbone"]["local2_res4"]["block2"]
+    assert {"local1_res2", "local2_res2"} <= modules("stem")[0].keys()
+    assert modules("res4")[0]["res4"] == ["block1", "block2"]
+
+
+def test_global_branch_of_stride_2_halves_its_map():
+    config = replace(TINY, granularities=(1, 2), paths=("original",), global_stride=2)
+    maps = jax.eval_shape(
+        partial(RMGL(config).apply, method="feature_maps"),
+        variable_shapes(config),
+        random_images(1, config),
+    )
+    assert {name: x.shape[1:3] for name, x in maps.items()} == {
+        "global": (3, 1),
+        "local2/original": (6, 2),
+    }
+
+
+def test_classifiers_of_whole_maps_can_take_the_pooled_vectors():
+    config = replace(TINY, granularities=(2,), paths=("original",), global_classifier="pooled")
+    params = random_variables(config)["params"]
+    random = np.random.default_rng(0)
+    pooled, features = (random.normal(size=(2, 3, width)).astype(np.float32) for width in (128, 8))
+    found = RMGL(config).apply({"params": params}, pooled, features, method="classify")
+    expected = [
+        vector @ head["kernel"][index] + head["bias"][index]
+        for vector, head, index in (
+            (pooled[:, 0], params["global_classifier"], 0),
+            (features[:, 1], params["classifier"], 0),
+            (features[:, 2], params["classifier"], 1),
+        )
+    ]
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-4, atol=1e-4)
 
 
 def test_layout_names_every_feature_in_order():

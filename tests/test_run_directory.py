@@ -186,6 +186,9 @@ def as_format_2(config, **old):
     for path in ("original", "receptive"):
         for name in ("abp", "pool", "test_pool"):
             del tree["model"][f"{path}_{name}"]
+    for name in ("branch_after", "global_stride", "global_classifier"):
+        del tree["model"][name]
+    del tree["loss"]["triplet_normalized"]
     poolings = {"uniform_pool": "max", "balanced_pool": "mean"}
     tree["model"] |= {"abp": "always", "abp_paths": ["original"]} | poolings | old
     return tree

@@ -68,7 +68,12 @@ MIGRATIONS: Mapping[int, Migration] = {
     ),
     3: Migration(
         replaced=_separate_abp_and_pooling,
-        added={"loss.triplet_normalized": False},
+        added={
+            "model.branch_after": "res2",
+            "model.global_stride": 1,
+            "model.global_classifier": "reduced",
+            "loss.triplet_normalized": False,
+        },
     ),
 }
 
