@@ -1,7 +1,7 @@
 """Configuration: one frozen dataclass per concern, checked when it is made.
 
-Every field has a default, and the defaults together are RMGL as the paper trains it on
-Market-1501. Variants are made with `dataclasses.replace`. The command line is derived from these
+Every field has a default. The defaults together are RMGL on Market-1501: the paper's values where
+it states them, and ours where it does not (docs/decisions.md lists those). Variants are made with `dataclasses.replace`. The command line is derived from these
 classes: the docstring under a field is its `--help` text, and its type says which values it takes.
 """
 
@@ -199,7 +199,7 @@ class RandomShiftingConfig(_Checked):
     """Random shifting augmentation (RSA, III-D): crop, resize, shift inside the box."""
 
     probability: Probability = 0.0
-    """Probability of applying RSA to an image."""
+    """p: probability of applying RSA to an image. The paper states no value."""
     crop_probability: Probability = 0.5
     """p_c: probability of the crop step."""
     min_crop: Fraction = 0.7
@@ -340,7 +340,7 @@ class TrainConfig(_Checked):
     """Length, batches and devices of training."""
 
     epochs: Count = 60
-    """Passes over all training images."""
+    """Passes over all training images. The paper states no number."""
     num_ids: Count = 12
     """P: identities in a batch."""
     num_instances: Count = 4
