@@ -36,8 +36,11 @@ OPTIONS = {
 
 
 def check_weights(found, arguments: list[str]) -> None:
-    """Checks that a command that trains would not be refused for having no weights."""
-    if "..." not in arguments and not getattr(found, "only_draw", False):
+    """Checks that a command that trains would not be refused for having no weights.
+
+    Only the name of a program, or options that end in "...", are no whole command.
+    """
+    if arguments and "..." not in arguments and not getattr(found, "only_draw", False):
         check_initial_weights(found.experiment.model, found.weights, found.from_scratch)
 
 

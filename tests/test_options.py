@@ -234,7 +234,8 @@ def test_help_all_shows_every_option_with_its_meaning(kind, capsys, monkeypatch)
 def test_help_shows_the_first_options(option, capsys, monkeypatch):
     text = shown(parse_market, capsys, monkeypatch, option)
     assert "usage: python -m experiments." in text
-    first = {"preset", "dataset", "source", "data-dir", "workdir", "weights", "figures", "debug"}
+    first = {"preset", "dataset", "source", "data-dir", "workdir", "weights", "from-scratch"}
+    first |= {"figures", "debug"}
     first |= {"train.epochs", "train.num-ids", "train.num-instances", "train.seed"}
     assert set(re.findall(r" --(?!no-)([a-z][a-z.-]*)", text)) - {"help", "help-all"} == first
     text = shown(

@@ -284,7 +284,7 @@ def test_classifiers_of_whole_maps_can_take_the_pooled_vectors():
     pooled, features = (random.normal(size=(2, 3, width)).astype(np.float32) for width in (128, 8))
     found = RMGL(config).apply({"params": params}, pooled, features, method="classify")
     expected = [
-        vector @ head["kernel"][index] + head["bias"][index]
+        vector @ head["kernel"][index] + head["bias"][index][None]
         for vector, head, index in (
             (pooled[:, 0], params["global_classifier"], 0),
             (features[:, 1], params["classifier"], 0),
