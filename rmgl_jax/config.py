@@ -1,8 +1,9 @@
 """Configuration: one frozen dataclass per concern, checked when it is made.
 
 Every field has a default. The defaults together are RMGL on Market-1501: the paper's values where
-it states them, and ours where it does not (docs/decisions.md lists those). Variants are made with `dataclasses.replace`. The command line is derived from these
-classes: the docstring under a field is its `--help` text, and its type says which values it takes.
+it states them, and ours where it does not (docs/decisions.md lists those). Variants are made with
+`dataclasses.replace`. The command line is derived from these classes: the docstring under a field
+is its `--help` text, and its type says which values it takes.
 """
 
 from dataclasses import dataclass, field
