@@ -7,6 +7,7 @@ Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
   cpu    a thin network at 96x48 for two CPU cores, from scratch
+  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   mgn, pcb          MGN and PCB in the same network, with the budget of paper
   mgn_cpu, pcb_cpu  the same with the budget of cpu
 

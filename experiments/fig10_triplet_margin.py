@@ -1,12 +1,13 @@
 """RMGL with different margins of the triplet loss, and with the soft margin (Fig. 10).
 
     python -m experiments.fig10_triplet_margin --source DIR --weights resnet50.pth --preset gpu
-    python -m experiments.fig10_triplet_margin --dataset dukemtmc_reid --source DIR --preset gpu
+    python -m experiments.fig10_triplet_margin --dataset dukemtmc_reid ...
     python -m experiments.fig10_triplet_margin --preset demo --seeds 3
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
+  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
   tiny   a few images, for a quick check
 

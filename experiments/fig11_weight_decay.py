@@ -1,12 +1,13 @@
 """RMGL with different weight decays (Fig. 11).
 
     python -m experiments.fig11_weight_decay --source DIR --weights resnet50.pth --preset gpu
-    python -m experiments.fig11_weight_decay --dataset msmt17/train --source DIR --preset gpu
+    python -m experiments.fig11_weight_decay --dataset msmt17/train ...
     python -m experiments.fig11_weight_decay --preset demo --seeds 3
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
+  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
   tiny   a few images, for a quick check
 

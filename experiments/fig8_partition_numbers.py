@@ -1,12 +1,13 @@
 """Number of stripes: one branch with both paths and RSA (Fig. 8).
 
     python -m experiments.fig8_partition_numbers --source DIR --weights resnet50.pth --preset gpu
-    python -m experiments.fig8_partition_numbers --dataset msmt17/train --source DIR --preset gpu
+    python -m experiments.fig8_partition_numbers --dataset msmt17/train ...
     python -m experiments.fig8_partition_numbers --preset demo --seeds 3 --rows s_2 s_3 s_6
 
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
+  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   demo   a thin network at 96x48 from scratch, on synthetic/demo; 2, 3 and 6 stripes divide its map
   tiny   a few images, for a quick check
 

@@ -6,7 +6,8 @@ Presets
   demo      about 2,000 images, a thin network, minutes on two CPU cores (the default; `make demo`)
   tiny      a few images, for a quick check
   mgn, pcb  MGN and PCB in the same network, with the budget of demo
-  paper     ResNet-50 at 384x128 on as many images as Market-1501 has
+  paper     ResNet-50 at 384x128 on as many images as Market-1501 has, from --weights
+  cpu_pretrained  ResNet-50 up to res4 at 128x64 on the same images, 5 epochs from --weights
 
 Measured results are in docs/reproduction.md.
 """

@@ -1,8 +1,9 @@
 """Configuration: one frozen dataclass per concern, checked when it is made.
 
-Every field has a default, and the defaults together are RMGL as the paper trains it on
-Market-1501. Variants are made with `dataclasses.replace`. The command line is derived from these
-classes: the docstring under a field is its `--help` text, and its type says which values it takes.
+Every field has a default. The defaults together are RMGL on Market-1501: the paper's values where
+it states them, and ours where it does not (docs/decisions.md lists those). Variants are made with
+`dataclasses.replace`. The command line is derived from these classes: the docstring under a field
+is its `--help` text, and its type says which values it takes.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 
 from data_prep.errors import InputError
 from rmgl_jax.field_checks import Range, check_fields
-from rmgl_jax.stages import STAGES, FoldPosition, map_stride
+from rmgl_jax.stages import STAGES, BranchPosition, FoldPosition, map_stride
 
 PathName = Literal["original", "receptive"]
 
@@ -18,6 +19,7 @@ Pooling = Literal["max", "mean"]
 Count = Annotated[int, Range(1)]
 Probability = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(0, 1, open_low=True)]
+Timing = Literal["off", "test", "always"]
 
 
 def _check(condition: bool, message: str) -> None:
@@ -54,14 +56,20 @@ class ModelConfig(_Checked):
     """Give the original path a global feature in addition to its stripes."""
     receptive_global: bool = True
     """Give the receptive path a global feature in addition to its stripes (s = 0 in Eq. 4)."""
-    abp: Literal["off", "test", "always"] = "always"
-    """Activation balanced pooling: never, in evaluation only, or in training too."""
-    abp_paths: tuple[PathName, ...] = ("original",)
-    """Paths whose stripes are balanced. The receptive path's stripes are its partition."""
-    uniform_pool: Pooling = "max"
-    """Reduction of a uniform stripe."""
-    balanced_pool: Pooling = "mean"
-    """Reduction of a balanced stripe (Eq. 11: average)."""
+    original_abp: Timing = "always"
+    """Activation balanced stripes on the original path: never (uniform stripes), in evaluation
+    only, or in training too. The paper has both readings."""
+    receptive_abp: Timing = "off"
+    """The same for the receptive path, whose stripes are its partition."""
+    original_pool: Pooling = "mean"
+    """Reduction within a stripe of the original path, balanced or not. Eq. 11 averages, III-A pools
+    by the maximum."""
+    receptive_pool: Pooling = "max"
+    """Reduction within a stripe of the receptive path."""
+    original_test_pool: Pooling | None = None
+    """Another reduction of the original path's stripes in evaluation; None is that of training."""
+    receptive_test_pool: Pooling | None = None
+    """Another reduction of the receptive path's stripes in evaluation; None is that of training."""
     global_pool: Pooling = "max"
     """Reduction of the whole map."""
     embed_dim: Count = 256
@@ -76,6 +84,13 @@ class ModelConfig(_Checked):
     stride_in_1x1: bool = False
     """Put the stride of a down-sampling block into its first 1x1 convolution (original MSRA
     weights) instead of its 3x3 one (torchvision)."""
+    branch_after: BranchPosition = "res2"
+    """The map after which every branch has its own weights. "res2" is the paper's; MGN's branches
+    separate after the first block of res4."""
+    global_stride: Literal[1, 2] = 1
+    """Stride of res5 in the global branch; MGN's is 2."""
+    global_classifier: Literal["reduced", "pooled"] = "reduced"
+    """Features that classifiers of whole maps take: after the reduction, or before it as MGN's."""
     last_stage: Literal["res4", "res5"] = "res5"
     """Last stage of the backbone; "res4" leaves res5 out."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -92,17 +107,20 @@ class ModelConfig(_Checked):
             "ModelConfig.granularities must be one or more different stripe counts, one for each "
             f"branch, got {self.granularities}.",
         )
-        for name in ("paths", "abp_paths"):
-            value = getattr(self, name)
-            _check(
-                len(set(value)) == len(value),
-                f"ModelConfig.{name} must not repeat a path, got {value}.",
-            )
+        _check(
+            len(set(self.paths)) == len(self.paths),
+            f"ModelConfig.paths must not repeat a path, got {self.paths}.",
+        )
         _check(len(self.paths) > 0, "ModelConfig.paths is empty: a branch needs a path.")
         _check(
             self.fold_at in STAGES[: STAGES.index(self.last_stage) + 1],
             f"ModelConfig.fold_at is {self.fold_at!r}, but the network has the maps "
             f"{STAGES[: STAGES.index(self.last_stage) + 1]}.",
+        )
+        _check(
+            self.global_stride == 1 or self.last_stage == "res5",
+            f"ModelConfig.global_stride is {self.global_stride}, but last_stage "
+            f"{self.last_stage!r} leaves res5 out.",
         )
         if self.receptive_stripes is not None:
             self._check_receptive_stripes(self.receptive_stripes)
@@ -162,13 +180,27 @@ class ModelConfig(_Checked):
         """Stripes of the receptive path of branch number `branch`."""
         return (self.receptive_stripes or self.granularities)[branch]
 
+    def uses_abp(self, path: PathName, train: bool) -> bool:
+        """True if the stripes of `path` are balanced in training (`train`) or in evaluation."""
+        timing = self.original_abp if path == "original" else self.receptive_abp
+        return timing == "always" or (timing == "test" and not train)
+
+    def stripe_pool(self, path: PathName, train: bool) -> Pooling:
+        """Reduction within a stripe of `path` in training (`train`) or in evaluation."""
+        in_training, in_evaluation = (
+            (self.original_pool, self.original_test_pool)
+            if path == "original"
+            else (self.receptive_pool, self.receptive_test_pool)
+        )
+        return in_training if train else in_evaluation or in_training
+
 
 @dataclass(frozen=True)
 class RandomShiftingConfig(_Checked):
     """Random shifting augmentation (RSA, III-D): crop, resize, shift inside the box."""
 
     probability: Probability = 0.0
-    """Probability of applying RSA to an image."""
+    """p: probability of applying RSA to an image. The paper states no value."""
     crop_probability: Probability = 0.5
     """p_c: probability of the crop step."""
     min_crop: Fraction = 0.7
@@ -262,6 +294,8 @@ class LossConfig(_Checked):
     """Margin of the batch-hard triplet loss (Eq. 3); None is the soft margin."""
     triplet_weight: Annotated[float, Range(0)] = 1.0
     """Weight of every branch's triplet loss; 0 leaves it out."""
+    triplet_normalized: bool = False
+    """Compare features of length 1 in the triplet loss. The paper normalizes none."""
     triplet_features: Literal["branch", "global"] = "branch"
     """Features that the triplet loss compares: a branch's features concatenated, or each of its
     global features on its own (as MGN)."""
@@ -307,7 +341,7 @@ class TrainConfig(_Checked):
     """Length, batches and devices of training."""
 
     epochs: Count = 60
-    """Passes over all training images."""
+    """Passes over all training images. The paper states no number."""
     num_ids: Count = 12
     """P: identities in a batch."""
     num_instances: Count = 4

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 FoldPosition = Literal["input", "stem", "res2", "res3", "res4", "res5"]
+BranchPosition = Literal["stem", "res2", "res3", "res4_1", "res4"]
+"""The map after which branches have their own weights; "res4_1" is that of res4's first block."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,13 @@ class ResidualStage:
     width: int
     """Inner channels of its blocks, relative to the channels of the stem."""
     stride: int
-    shared: bool = False
-    """Use the same weights in all branches; otherwise every branch has its own."""
 
 
 STEM = (Layer(kernel=7, stride=2), Layer(kernel=3, stride=2))
-"""The stem, shared by all branches: a convolution, then max pooling."""
+"""The stem: a convolution, then max pooling."""
 
 RESIDUAL_STAGES = (
-    ResidualStage("res2", "layer1", width=1, stride=1, shared=True),
+    ResidualStage("res2", "layer1", width=1, stride=1),
     ResidualStage("res3", "layer2", width=2, stride=2),
     ResidualStage("res4", "layer3", width=4, stride=2),
     ResidualStage("res5", "layer4", width=8, stride=1),
@@ -51,17 +51,52 @@ RESIDUAL_STAGES = (
 STAGES: tuple[FoldPosition, ...] = ("input", "stem", *(stage.name for stage in RESIDUAL_STAGES))
 """Names of the maps, from the input to the output. Each can be folded."""
 
-SHARED_STAGES: tuple[FoldPosition, ...] = (
-    "stem",
-    *(stage.name for stage in RESIDUAL_STAGES if stage.shared),
-)
-"""Stages whose weights belong to all branches."""
-
 
 def residual_stages(last: FoldPosition) -> tuple[ResidualStage, ...]:
     """The residual stages of a network that ends with stage `last`."""
     names = [stage.name for stage in RESIDUAL_STAGES]
     return RESIDUAL_STAGES[: names.index(last) + 1]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive blocks of one stage, whose weights belong to all branches or to one."""
+
+    stage: ResidualStage
+    start: int
+    """First of its blocks, from 0."""
+    stop: int
+    """The block after its last."""
+    shared: bool
+    """Use the same weights in all branches; otherwise every branch has its own."""
+    ends_stage: bool
+    """Its output is the map of the stage."""
+
+    @property
+    def stride(self) -> int:
+        """Stride of its first block, which also has the projection if `start` is 0."""
+        return self.stage.stride if self.start == 0 else 1
+
+    def module(self, branch: str) -> str:
+        """Name of its module in the backbone, such as "res2" or "local3_res4"."""
+        return self.stage.name if self.shared else f"{branch}_{self.stage.name}"
+
+
+def segments(
+    last: FoldPosition, depth: tuple[int, ...], branch_after: BranchPosition
+) -> list[Segment]:
+    """The residual stages up to `last`, divided where the branches separate."""
+    name, _, block = branch_after.partition("_")
+    names = [str(stage) for stage in STAGES]
+    found = []
+    for stage, blocks in zip(residual_stages(last), depth, strict=False):
+        shared = blocks if names.index(stage.name) < names.index(name) else 0
+        if stage.name == name:
+            shared = min(int(block or blocks), blocks)
+        for start, stop, is_shared in ((0, shared, True), (shared, blocks, False)):
+            if start < stop:
+                found.append(Segment(stage, start, stop, is_shared, stop == blocks))
+    return found
 
 
 def bottleneck(stride: int, stride_in_1x1: bool) -> tuple[Layer, Layer, Layer]:

@@ -26,7 +26,7 @@ def test_model_config_default_is_the_published_network():
     assert config.fold_at == "res2"
     assert config.embed_dim == 256
     assert config.depth == (3, 4, 6, 3)
-    assert config.abp == "always"
+    assert config.original_abp == "always"
     with pytest.raises(FrozenInstanceError):
         config.num_classes = 5
 
@@ -122,8 +122,11 @@ def test_other_configs_refuse_wrong_values(kind, options):
         ({"paths": ()}, "paths"),
         ({"paths": ("original", "middle")}, "paths .*'middle'"),
         ({"paths": ("original", "original")}, "paths .*repeat"),
-        ({"abp_paths": ("both",)}, "abp_paths .*'both'"),
+        ({"original_abp": "train"}, "original_abp .*'train'"),
+        ({"receptive_test_pool": "sum"}, "receptive_test_pool .*'sum'"),
         ({"depth": (1, 1, 1)}, r"depth .*\(1, 1, 1\)"),
+        ({"branch_after": "res5"}, "branch_after .*'res5'"),
+        ({"global_stride": 2, "last_stage": "res4"}, "global_stride .*2.*'res4'"),
         ({"fold_at": "res6"}, "fold_at .*'res6'"),
         ({"fold_at": "res5", "last_stage": "res4"}, "fold_at .*'res5'"),
         ({"receptive_stripes": (2,)}, r"receptive_stripes .*\(2, 3\).*\(2,\)"),

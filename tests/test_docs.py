@@ -14,6 +14,7 @@ from rmgl_jax import cli
 from rmgl_jax.experiment import options
 from rmgl_jax.experiment.calibrate_command import CalibrateOptions
 from rmgl_jax.experiment.compress_command import CompressOptions
+from rmgl_jax.experiment.initial_weights import check_initial_weights
 from rmgl_jax.experiment.presets import presets_for
 from rmgl_jax.experiment.sweep import choose_rows
 from rmgl_jax.gallery.compare_command import CompareOptions
@@ -34,6 +35,15 @@ OPTIONS = {
 }
 
 
+def check_weights(found, arguments: list[str]) -> None:
+    """Checks that a command that trains would not be refused for having no weights.
+
+    Only the name of a program, or options that end in "...", are no whole command.
+    """
+    if arguments and "..." not in arguments and not getattr(found, "only_draw", False):
+        check_initial_weights(found.experiment.model, found.weights, found.from_scratch)
+
+
 def commands() -> list[tuple[str, str]]:
     """All lines of `python -m`, `make` and `rmgl` with the name of their file."""
     found = []
@@ -45,8 +55,9 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def parse(module_name: str, arguments: list[str]) -> None:
+def parse(module_name: str, words: list[str]) -> None:
     """Parses a command line of `python -m` with the parser that the module uses."""
+    arguments = [word for word in words if word != "..."]
     module = importlib.import_module(module_name)
     if module_name == "experiments.evaluate":
         options.parse_evaluate("", arguments)
@@ -55,19 +66,21 @@ def parse(module_name: str, arguments: list[str]) -> None:
     elif hasattr(module, "SWEEP"):
         found = options.parse_sweep(module.SWEEP, "", arguments)
         assert choose_rows(module.SWEEP, found.rows)
+        check_weights(found, words)
     elif module_name.startswith("experiments."):
-        options.parse_run(module.PRESETS, "", arguments)
+        check_weights(options.parse_run(module.PRESETS, "", arguments), words)
     else:
         # Commands of other packages: their own tests parse them.
         assert module.__file__
 
 
-def parse_rmgl(command: str, arguments: list[str]) -> None:
+def parse_rmgl(command: str, words: list[str]) -> None:
     """Parses a command line of `rmgl`."""
+    arguments = [word for word in words if word != "..."]
     assert command in cli.COMMANDS
     if command == "train":
         dataset = options.find_value(arguments, "--dataset", "market1501")
-        options.parse_run(presets_for(dataset), "", arguments)
+        check_weights(options.parse_run(presets_for(dataset), "", arguments), words)
     elif command == "evaluate" and arguments:
         options.parse_evaluate("", arguments)
     elif command in OPTIONS and arguments:
@@ -76,7 +89,7 @@ def parse_rmgl(command: str, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_command_is_valid(page, command):
-    words = [word for word in shlex.split(command) if word != "..."]
+    words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[0] == "rmgl":

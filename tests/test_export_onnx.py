@@ -26,7 +26,7 @@ TINY = replace(
     image_size=(96, 32),
     granularities=(2, 3),
     paths=("original", "receptive"),
-    abp="always",
+    original_abp="always",
     width=4,
 )
 """Both branches, both paths, balanced stripes on the original path."""
@@ -35,7 +35,15 @@ TINY = replace(
 VARIANTS = {
     "published": TINY,
     "original path": replace(
-        TINY, granularities=(1, 3), paths=("original",), abp="test", original_global=False
+        TINY,
+        granularities=(1, 3),
+        paths=("original",),
+        original_abp="test",
+        original_global=False,
+        depth=(1, 1, 2, 1),
+        branch_after="res4_1",
+        global_stride=2,
+        global_classifier="pooled",
     ),
     "receptive path": replace(
         TINY, paths=("receptive",), receptive_global=False, fold_at="stem", stride_in_1x1=True
@@ -43,14 +51,14 @@ VARIANTS = {
     "other poolings": replace(
         TINY,
         receptive_stripes=(1, 3),
-        abp_paths=("original", "receptive"),
-        balanced_pool="max",
-        uniform_pool="mean",
+        receptive_abp="test",
+        original_pool="mean",
+        original_test_pool="max",
         global_pool="mean",
         reduction_relu=True,
     ),
     "folded input": replace(
-        TINY, granularities=(6,), receptive_stripes=(2,), fold_at="input", abp="off"
+        TINY, granularities=(6,), receptive_stripes=(2,), fold_at="input", original_abp="off"
     ),
     "folded output": replace(TINY, fold_at="res5"),
     "res4": replace(

@@ -25,7 +25,7 @@ CONFIG = replace(
     run_config("market1501").model,
     granularities=(2,),
     paths=("original", "receptive"),
-    abp="always",
+    original_abp="always",
     last_stage="res4",
 )
 

@@ -117,6 +117,25 @@ def test_triplet_over_devices_is_the_global_one():
     np.testing.assert_allclose(per_device, np.full(4, whole), rtol=1e-6)
 
 
+def test_normalized_triplet_compares_directions_only():
+    rng = np.random.default_rng(1)
+    layout = feature_layout(ModelConfig(granularities=(1,)))
+    features = rng.normal(size=(6, 1, 5)).astype(np.float32)
+    pids = jnp.array([0, 0, 1, 1, 2, 2])
+    logits = jnp.zeros((6, 1, 3))
+
+    def triplet(features, normalized):
+        config = LossConfig(triplet_normalized=normalized)
+        return total_loss(jnp.asarray(features), logits, pids, layout, config)[1]["triplet"]
+
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    np.testing.assert_allclose(triplet(features, True), triplet(unit, False), rtol=1e-5)
+    np.testing.assert_allclose(triplet(30 * features, True), triplet(unit, False), rtol=1e-5)
+    assert abs(triplet(features, False) - triplet(unit, False)) > 0.1
+    slope = jax.grad(lambda f: triplet(f, True))(jnp.zeros_like(features))
+    assert np.isfinite(slope).all()
+
+
 def test_triplet_refuses_wrong_shapes():
     with pytest.raises(ValueError, match=r"got \(4, 2, 3\) and \(4,\)"):
         batch_hard_triplet_loss(jnp.zeros((4, 2, 3)), jnp.zeros(4, int))

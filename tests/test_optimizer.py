@@ -59,7 +59,13 @@ def test_schedule_without_warmup_or_drops():
 
 
 def test_every_parameter_is_labeled_and_the_head_is_the_head():
-    config = ModelConfig(num_classes=3, width=8, depth=(1, 1, 1, 1), image_size=(96, 32))
+    config = ModelConfig(
+        num_classes=3,
+        width=8,
+        depth=(1, 1, 1, 1),
+        image_size=(96, 32),
+        global_classifier="pooled",
+    )
     params = jax.eval_shape(
         lambda: RMGL(config).init(jax.random.key(0), jnp.zeros((1, 96, 32, 3)), train=False)
     )["params"]
@@ -67,7 +73,8 @@ def test_every_parameter_is_labeled_and_the_head_is_the_head():
     assert jax.tree.structure(labels) == jax.tree.structure(params)
     for path, label in jax.tree_util.tree_leaves_with_path(labels):
         top = path[0].key
-        assert label == ("head" if top in ("reduction", "classifier") else "backbone"), path
+        heads = ("reduction", "classifier", "global_classifier")
+        assert label == ("head" if top in heads else "backbone"), path
     assert set(jax.tree.leaves(labels)) == {"head", "backbone"}
 
 

@@ -17,6 +17,7 @@ from data_prep.errors import InputError
 from experiments import market_rmgl, table5_components
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.experiment.command_line import run_main
+from rmgl_jax.experiment.initial_weights import check_initial_weights
 from rmgl_jax.experiment.options import (
     CrossDatasetOptions,
     DataOptions,
@@ -59,6 +60,19 @@ def test_options_change_the_preset():
     assert found.model == market_rmgl.PRESETS["cpu"].model
 
 
+def test_published_networks_start_from_weights_or_from_none_on_purpose():
+    for preset, config in presets_for("market1501").items():
+        if preset == "cpu" or preset.endswith("_cpu"):
+            check_initial_weights(config.model, None, False)
+            continue
+        with pytest.raises(InputError, match=r"\(3, 4, 6, 3\).*--weights .*--from-scratch"):
+            check_initial_weights(config.model, None, False)
+        check_initial_weights(config.model, None, True)
+        check_initial_weights(config.model, "resnet50.pth", False)
+    with pytest.raises(InputError, match=r"--from-scratch .*resnet50\.pth"):
+        check_initial_weights(config.model, "resnet50.pth", True)
+
+
 def test_presets_for_keeps_the_dataset_named():
     for dataset in ("market1501", "msmt17/trainval", "folder/own", "synthetic/tiny"):
         assert {config.dataset for config in presets_for(dataset).values()} == {dataset}
@@ -69,6 +83,7 @@ def test_presets_for_keeps_the_dataset_named():
         "mgn": "synthetic/demo",
         "pcb": "synthetic/demo",
         "paper": "synthetic/full",
+        "cpu_pretrained": "synthetic/full",
     }
     epochs = [presets_for(name)["cpu"].train.epochs for name in ("market1501", "msmt17/train")]
     assert epochs == [24, 15]
@@ -76,7 +91,8 @@ def test_presets_for_keeps_the_dataset_named():
 
 @pytest.mark.parametrize("arguments", [["--preset", "huge"], ["--preset=huge"], ["--preset"]])
 def test_unknown_preset(arguments):
-    with pytest.raises(InputError, match=r"'(huge)?'.* paper, gpu, cpu, mgn, pcb, mgn_cpu"):
+    listed = "paper, gpu, cpu, cpu_pretrained, mgn, pcb, mgn_cpu"
+    with pytest.raises(InputError, match=rf"'(huge)?'.* {listed}"):
         parse_market(*arguments)
 
 
@@ -218,7 +234,8 @@ def test_help_all_shows_every_option_with_its_meaning(kind, capsys, monkeypatch)
 def test_help_shows_the_first_options(option, capsys, monkeypatch):
     text = shown(parse_market, capsys, monkeypatch, option)
     assert "usage: python -m experiments." in text
-    first = {"preset", "dataset", "source", "data-dir", "workdir", "weights", "figures", "debug"}
+    first = {"preset", "dataset", "source", "data-dir", "workdir", "weights", "from-scratch"}
+    first |= {"figures", "debug"}
     first |= {"train.epochs", "train.num-ids", "train.num-instances", "train.seed"}
     assert set(re.findall(r" --(?!no-)([a-z][a-z.-]*)", text)) - {"help", "help-all"} == first
     text = shown(

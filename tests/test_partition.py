@@ -165,7 +165,7 @@ def test_where_folding_restricts_the_receptive_field():
 def test_features_of_receptive_stripes_depend_on_their_own_rows_only(fold_at, height, shape):
     """Gradients of every feature with respect to the map that the receptive path folds."""
     # Without ABP, whose stripes may be low and far from their uniform positions.
-    config = replace(TINY, fold_at=fold_at, granularities=(3,), abp="off")
+    config = replace(TINY, fold_at=fold_at, granularities=(3,), original_abp="off")
     model = RMGL(config)
     variables, images = random_variables(config), random_images(8, config)
 

@@ -255,6 +255,31 @@ def test_torch_files_without_torch_name_the_extra(variables, tmp_path, monkeypat
         load_backbone(tmp_path / "resnet.pth", variables, CONFIG)
 
 
+def test_branches_that_separate_inside_a_stage_get_its_blocks(write):
+    depth = (1, 1, 3, 1)
+    config = replace(CONFIG, depth=depth, branch_after="res4_1")
+    one_branch = replace(CONFIG, depth=depth, granularities=(1,))
+    file = write({})
+    save_backbone(file, random_variables(one_branch, seed=5), one_branch)
+    arrays = load_file(file)
+    loaded = load_backbone(file, random_variables(config), config)
+    for collection in ("params", "batch_stats"):
+        backbone = loaded[collection]["backbone"]
+        own = {f"local{s}_{stage}" for s in (2, 3) for stage in ("res4", "res5")}
+        assert set(backbone) == {"stem", "res2", "res3", "res4"} | own
+        assert list(backbone["res4"]) == ["block1"]
+        assert sorted(backbone["local3_res4"]) == ["block2", "block3"]
+    params = loaded["params"]["backbone"]
+    for module, block in (("res4", 0), ("local2_res4", 1), ("local3_res4", 2)):
+        np.testing.assert_array_equal(
+            params[module][f"block{block + 1}"]["bn2"]["scale"],
+            arrays[f"layer3.{block}.bn2.weight"],
+        )
+    again = file.with_name("again.safetensors")
+    save_backbone(again, loaded, config, branch=1)
+    assert_trees_close(load_file(again), arrays)
+
+
 @pytest.mark.parametrize("branch", [0, 1])
 def test_a_saved_branch_is_what_was_loaded_into_it(variables, branch, tmp_path):
     file = tmp_path / "saved.safetensors"

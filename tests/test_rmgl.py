@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import flax.linen as nn
@@ -47,11 +48,18 @@ def golden_network(config, folder):
 
 
 @pytest.mark.parametrize(
-    ("variant", "stride_in_1x1", "granularities"),
-    [("torchvision", False, (2, 3, 4)), ("msra", True, (3,))],
+    ("variant", "stride_in_1x1", "granularities", "branch_after"),
+    [("torchvision", False, (2, 3, 4), "res2"), ("msra", True, (3,), "res4_1")],
 )
-def test_maps_of_both_paths_agree_with_torch(variant, stride_in_1x1, granularities, tmp_path):
-    config = replace(GOLDEN_CONFIG, stride_in_1x1=stride_in_1x1, granularities=granularities)
+def test_maps_of_both_paths_agree_with_torch(
+    variant, stride_in_1x1, granularities, branch_after, tmp_path
+):
+    config = replace(
+        GOLDEN_CONFIG,
+        stride_in_1x1=stride_in_1x1,
+        granularities=granularities,
+        branch_after=branch_after,
+    )
     model, variables, images = golden_network(config, tmp_path)
     with PRECISE:
         maps = jax.jit(partial(model.apply, method="feature_maps"))(variables, images)
@@ -107,9 +115,10 @@ def flax_name(torch_name: str) -> tuple[str, tuple[str, ...]]:
 
 # The models of Table V and of Figs. 8 and 9, with a tiny backbone. Random shifting is not part of
 # the network.
-BASELINE = {"paths": ("original",), "abp": "off"}
-RP = {"abp": "off"}
-ONLY_RP = {"paths": ("receptive",), "abp": "off"}
+BASELINE = {"paths": ("original",), "original_abp": "off", "original_pool": "max"}
+RP_PATHS = ("original", "receptive")
+RP = {"original_abp": "off", "original_pool": "max"}
+ONLY_RP = {"paths": ("receptive",)}
 ABP = {"paths": ("original",)}
 TABLE_5 = {
     f"{'+'.join(map(str, granularities))} {name}": {"granularities": granularities, **options}
@@ -128,7 +137,15 @@ FIGURE_9 = {
     for s in (2, 3, 6)
     for fold_at in STAGES
 }
-VARIANTS = TABLE_5 | FIGURE_8 | FIGURE_9
+MGN = {
+    "granularities": (1, 2, 3),
+    "depth": (1, 1, 2, 1),
+    "branch_after": "res4_1",
+    "global_stride": 2,
+    "global_classifier": "pooled",
+    **BASELINE,
+}
+VARIANTS = TABLE_5 | FIGURE_8 | FIGURE_9 | {"MGN": MGN, "MGN with RP": MGN | {"paths": RP_PATHS}}
 
 
 def stand_in(next_function, args, kwargs, context):
@@ -183,7 +200,7 @@ def test_published_variants_use_every_parameter(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["2 baseline", "2+3 only RP", "1+2+3 RMGL", "6 stripes from input", "3 stripes from res5"],
+    ["2 baseline", "2+3 only RP", "1+2+3 RMGL", "6 stripes from input", "MGN with RP"],
 )
 def test_published_variants_are_finite_and_every_parameter_learns(name):
     _, params, loss = variant(name)
@@ -224,6 +241,57 @@ def test_number_of_parameters_of_the_published_models(granularities, features, t
     params = variable_shapes(ModelConfig(granularities=granularities))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == total
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
+
+
+def test_shared_weights_change_with_the_position_where_branches_separate():
+    def modules(branch_after):
+        config = replace(TINY, granularities=(1, 2), depth=(1, 1, 2, 1), branch_after=branch_after)
+        shapes = variable_shapes(config)
+        blocks = {name: sorted(stage) for name, stage in shapes["params"]["backbone"].items()}
+        return blocks, shapes["params"]
+
+    blocks, params = modules("res4_1")
+    assert blocks.keys() == {
+        *("stem", "res2", "res3", "res4"),
+        *("local1_res4", "local1_res5", "local2_res4", "local2_res5"),
+    }
+    assert blocks["res4"] == ["block1"]
+    assert blocks["local1_res4"] == blocks["local2_res4"] == ["block2"]
+    # The first block has the projection.
+    assert "conv_shortcut" in params["backbone"]["res4"]["block1"]
+    assert "conv_shortcut" not in params["backbone"]["local2_res4"]["block2"]
+    assert {"local1_res2", "local2_res2"} <= modules("stem")[0].keys()
+    assert modules("res4")[0]["res4"] == ["block1", "block2"]
+
+
+def test_global_branch_of_stride_2_halves_its_map():
+    config = replace(TINY, granularities=(1, 2), paths=("original",), global_stride=2)
+    maps = jax.eval_shape(
+        partial(RMGL(config).apply, method="feature_maps"),
+        variable_shapes(config),
+        random_images(1, config),
+    )
+    assert {name: x.shape[1:3] for name, x in maps.items()} == {
+        "global": (3, 1),
+        "local2/original": (6, 2),
+    }
+
+
+def test_classifiers_of_whole_maps_can_take_the_pooled_vectors():
+    config = replace(TINY, granularities=(2,), paths=("original",), global_classifier="pooled")
+    params = random_variables(config)["params"]
+    random = np.random.default_rng(0)
+    pooled, features = (random.normal(size=(2, 3, width)).astype(np.float32) for width in (128, 8))
+    found = RMGL(config).apply({"params": params}, pooled, features, method="classify")
+    expected = [
+        vector @ head["kernel"][index] + head["bias"][index][None]
+        for vector, head, index in (
+            (pooled[:, 0], params["global_classifier"], 0),
+            (features[:, 1], params["classifier"], 0),
+            (features[:, 2], params["classifier"], 1),
+        )
+    ]
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-4, atol=1e-4)
 
 
 def test_layout_names_every_feature_in_order():
@@ -271,7 +339,12 @@ def test_layout_follows_the_configuration():
 
 def test_a_feature_is_its_pooled_vector_by_its_own_head():
     config = replace(
-        TINY, abp_paths=(), receptive_stripes=(2, 3), reduction_relu=True, last_stage="res4"
+        TINY,
+        original_abp="off",
+        original_pool="max",
+        receptive_stripes=(2, 3),
+        reduction_relu=True,
+        last_stage="res4",
     )
     model, variables, images = RMGL(config), random_variables(config), random_images(2, config)
 
@@ -310,7 +383,7 @@ def test_a_feature_is_its_pooled_vector_by_its_own_head():
     np.testing.assert_array_equal(output.embedding, output.features.reshape(2, -1))
 
 
-def test_balanced_pooling_is_used_when_and_where_it_is_configured():
+def test_timing_and_reduction_of_stripes_are_independent_on_each_path():
     config = replace(TINY, granularities=(2,), last_stage="res4")
 
     def pooled(train, **options):
@@ -325,16 +398,41 @@ def test_balanced_pooling_is_used_when_and_where_it_is_configured():
         """Which of the six features are alike."""
         return np.isclose(a, b).all((0, 2)).tolist()
 
-    off, always = pooled(False, abp="off"), pooled(False)
-    assert same(off, always) == [True, False, False, True, True, True]
-    assert same(off, pooled(True, abp="test")) == [True] * 6
-    assert same(always, pooled(False, abp="test")) == [True] * 6
-    assert same(always, pooled(True)) == [True] * 6
-    both = pooled(False, abp_paths=("original", "receptive"))
-    assert same(both, always) == [True] * 4 + [False] * 2
-    assert same(pooled(False, balanced_pool="max"), always)[1:3] == [False] * 2
-    assert same(pooled(False, uniform_pool="mean"), always) == [True] * 4 + [False] * 2
-    assert same(pooled(False, global_pool="mean"), always) == [False, True, True, False, True, True]
+    def stripes(a, b, path):
+        """True if the two stripes of `path` are alike, where the other features must be."""
+        first = 1 if path == "original" else 4
+        found = same(a, b)
+        assert found[:first] + found[first + 2 :] == [True] * 4
+        assert found[first] == found[first + 1]
+        return found[first]
+
+    for path in ("original", "receptive"):
+
+        def of(train, abp, pool, test_pool=None, path=path):
+            names = {"abp": abp, "pool": pool, "test_pool": test_pool}
+            return pooled(train, **{f"{path}_{name}": value for name, value in names.items()})
+
+        found = {}
+        for pool in ("max", "mean"):
+            off, always = of(False, "off", pool), of(False, "always", pool)
+            found |= {(False, pool): off, (True, pool): always}
+            for timing, train, expected in (
+                ("off", True, off),
+                ("test", True, off),
+                ("test", False, always),
+                ("always", True, always),
+            ):
+                assert stripes(of(train, timing, pool), expected, path)
+        # Balanced or not, and either reduction: four different results.
+        for a, b in combinations(found.values(), 2):
+            assert not stripes(a, b, path)
+        # What the paper prints: maximum of uniform stripes, in testing the mean of balanced ones.
+        assert stripes(of(True, "test", "max", "mean"), found[False, "max"], path)
+        assert stripes(of(False, "test", "max", "mean"), found[True, "mean"], path)
+
+    default = pooled(False)
+    global_mean = pooled(False, global_pool="mean")
+    assert same(global_mean, default) == [False, True, True, False, True, True]
 
 
 def test_bfloat16_is_the_arithmetic_of_the_backbone_only():

@@ -18,6 +18,7 @@ from data_prep.errors import InputError, MissingFileError, WriteError
 from data_prep.files import held
 from experiments import synthetic_rmgl
 from rmgl_jax.evaluation.result import EvaluationResult
+from rmgl_jax.experiment import presets
 from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.experiment.run import train
 from rmgl_jax.experiment.splits import load_query_and_gallery, load_train_and_test
@@ -33,7 +34,7 @@ from tests.trained_run import run_config
 
 pytestmark = pytest.mark.network
 
-SMALL = "--preset tiny --model.granularities 2 --model.paths original --model.abp off"
+SMALL = "--preset tiny --model.granularities 2 --model.paths original --model.original-abp off"
 SMALL += " --model.image-size 32 16 --model.last-stage res4 --model.width 2 --train.epochs 1"
 CONFIG = parse_run(synthetic_rmgl.PRESETS, "", SMALL.split()).experiment
 TABLE = "synthetic/tiny 1.0.0: 20 queries"
@@ -363,6 +364,14 @@ def test_missing_weights(fails, tmp_path):
     data_dir = tmp_path / "data"
     message = fails(MissingFileError, weights=tmp_path / "w.pth", data_dir=data_dir)
     assert f"{tmp_path}/w.pth" in message
+    assert not data_dir.exists()
+
+
+def test_full_network_without_weights(fails, tmp_path):
+    """Reported before any data is prepared."""
+    data_dir = tmp_path / "data"
+    message = fails(InputError, config=presets.gpu("market1501"), data_dir=data_dir)
+    assert "--weights" in message
     assert not data_dir.exists()
 
 

@@ -1,7 +1,7 @@
 """A run directory belongs to one configuration and names every difference of another."""
 
 import json
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
@@ -9,6 +9,7 @@ from data_prep.errors import InputError
 from experiments import market_rmgl
 from rmgl_jax.checked_json import json_digest
 from rmgl_jax.config import ExperimentConfig, LossConfig
+from rmgl_jax.experiment import presets
 from rmgl_jax.training.run_directory import (
     CONFIG_FORMAT,
     CONFIG_NAME,
@@ -182,9 +183,24 @@ def test_damaged_config_is_refused_and_kept(content, tmp_path):
     assert (tmp_path / CONFIG_NAME).read_bytes() == content
 
 
+def as_format_2(config, **old):
+    """The tree of config.json in format 2: poolings by kind of stripe. The default is RMGL's."""
+    tree = config_to_json(config) | {"format": 2}
+    for path in ("original", "receptive"):
+        for name in ("abp", "pool", "test_pool"):
+            del tree["model"][f"{path}_{name}"]
+    for name in ("branch_after", "global_stride", "global_classifier"):
+        del tree["model"][name]
+    del tree["loss"]["triplet_normalized"]
+    poolings = {"uniform_pool": "max", "balanced_pool": "mean"}
+    tree["model"] |= {"abp": "always", "abp_paths": ["original"]} | poolings | old
+    return tree
+
+
 def as_version_0_1_0(config):
     """The text of config.json as version 0.1.0 wrote it: other names, no format."""
-    tree = json.loads(json.dumps(asdict(config)))
+    tree = as_format_2(config)
+    del tree["format"]
     train = tree["train"]
     train["persons"], train["images"] = train.pop("num_ids"), train.pop("num_instances")
     train["batch_norm"] = train["batch_norm"].replace("synchronized", "synchronised")
@@ -206,15 +222,59 @@ def test_init_run_directory_resumes_a_run_of_version_0_1_0(tmp_path):
         init_run_directory(other, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("old", "expected"),
+    [
+        ({}, {}),
+        ({"abp": "off"}, {"original_abp": "off", "original_pool": "max"}),
+        ({"abp": "off", "uniform_pool": "mean"}, {"original_abp": "off", "receptive_pool": "mean"}),
+        ({"balanced_pool": "max"}, {"original_pool": "max"}),
+        ({"abp_paths": []}, {"original_abp": "off", "original_pool": "max"}),
+        (
+            {"abp_paths": ["original", "receptive"]},
+            {"receptive_abp": "always", "receptive_pool": "mean"},
+        ),
+        # What a model was trained with, and what it is evaluated with.
+        (
+            {"abp": "test"},
+            {"original_abp": "test", "original_pool": "max", "original_test_pool": "mean"},
+        ),
+        (
+            {"abp": "test", "uniform_pool": "mean"},
+            {"original_abp": "test", "receptive_pool": "mean"},
+        ),
+    ],
+)
+def test_read_config_migrates_abp_and_poolings_of_format_2(old, expected, tmp_path):
+    config = replace(CONFIG, model=replace(CONFIG.model, **expected))
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(as_format_2(config, **old)))
+    assert read_config(tmp_path) == config
+
+
+def test_migrated_reductions_of_a_path_that_is_absent_are_the_default(tmp_path):
+    config = presets.pcb(CONFIG)
+    text = json.dumps(as_format_2(config, abp="off", uniform_pool="mean"))
+    (tmp_path / CONFIG_NAME).write_text(text)
+    assert read_config(tmp_path) == config
+
+
 def test_migrate_applies_the_changes_of_every_later_format():
     tree = json.loads(as_version_0_1_0(CONFIG))
     later = dict(MIGRATIONS) | {
-        3: Migration(renamed={"train.num_ids": "data.ids"}, added={"model.attention": "none"}),
-        4: Migration(values={"model.attention": {"none": "off"}}, added={"tag": None}),
+        CONFIG_FORMAT + 1: Migration(
+            renamed={"train.num_ids": "data.ids"}, added={"model.attention": "none"}
+        ),
+        CONFIG_FORMAT + 2: Migration(
+            values={"model.attention": {"none": "off"}}, added={"tag": None}
+        ),
     }
     found = migrate(tree | {"data": {}}, "config.json", later)
     expected = config_to_json(CONFIG)
-    expected |= {"format": 4, "tag": None, "data": {"ids": expected["train"].pop("num_ids")}}
+    expected |= {
+        "format": CONFIG_FORMAT + 2,
+        "tag": None,
+        "data": {"ids": expected["train"].pop("num_ids")},
+    }
     expected["model"]["attention"] = "off"
     assert found == expected
     assert tree == json.loads(as_version_0_1_0(CONFIG))
@@ -242,7 +302,7 @@ def changed(**changes):
         (changed(dataset=1), "dataset .* 1"),
         (changed(train=[[1]]), r"train.* \[\[1\]\]"),
         (changed(train={}, format=1), "format 1, of rmgl_jax 0.1.0.* missing train.accumulate"),
-        (changed(format=3), "format 3"),
+        (changed(format=CONFIG_FORMAT + 1), f"format {CONFIG_FORMAT + 1}"),
         (changed(format="x"), "format 'x'"),
     ],
 )

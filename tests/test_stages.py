@@ -6,7 +6,7 @@ import pytest
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.models.partition import receptive_field
 from rmgl_jax.models.pretrained import weight_map
-from rmgl_jax.stages import SHARED_STAGES, STAGES, Layer, layers, map_stride
+from rmgl_jax.stages import STAGES, Layer, layers, map_stride, segments
 from tests.tiny_model import variable_shapes
 
 
@@ -19,7 +19,30 @@ def test_strides_of_all_maps():
         "res4": 16,
         "res5": 16,
     }
-    assert SHARED_STAGES == ("stem", "res2")
+
+
+@pytest.mark.parametrize(
+    ("branch_after", "expected"),
+    [
+        ("stem", "local2_res2 local2_res3 local2_res4 local2_res5"),
+        ("res2", "res2 local2_res3 local2_res4 local2_res5"),
+        ("res3", "res2 res3 local2_res4 local2_res5"),
+        ("res4_1", "res2 res3 res4:0-1 local2_res4:1-6 local2_res5"),
+        ("res4", "res2 res3 res4 local2_res5"),
+    ],
+)
+def test_branches_separate_where_they_are_configured(branch_after, expected):
+    depth = (3, 4, 6, 3)
+    found = segments("res5", depth, branch_after)
+    names = [
+        segment.module("local2")
+        + ("" if segment.start == 0 and segment.ends_stage else f":{segment.start}-{segment.stop}")
+        for segment in found
+    ]
+    assert " ".join(names) == expected
+    assert sum(segment.stop - segment.start for segment in found) == sum(depth)
+    # A stage of one block is not divided.
+    assert [s.module("local2") for s in segments("res4", (1, 1, 1, 1), "res4_1")][-1] == "res4"
 
 
 def test_layers_of_a_stage_have_its_stride_once():

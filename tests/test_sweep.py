@@ -191,6 +191,17 @@ def test_run_sweep_resumes(options):
     assert again.done == [("soft", 0), ("wide", 0)]
 
 
+def test_run_sweep_requires_weights_of_a_full_network_before_the_first_run(options):
+    model = replace(options.experiment.model, depth=(3, 4, 6, 3), width=64)
+    full = replace(options, experiment=replace(options.experiment, model=model))
+    runs = Runs()
+    with pytest.raises(InputError, match="--weights"):
+        do(TABLE, full, runs)
+    assert runs.done == []
+    do(TABLE, replace(full, from_scratch=True), runs)
+    assert {name for name, _ in runs.done} == {row.name for row in TABLE.rows}
+
+
 def test_run_sweep_names_failed_rows_after_running_the_others(options):
     failing = {("soft", 0): RuntimeError("The loss is NaN."), ("plain", 1): OSError("disk full")}
     runs = Runs(failing)

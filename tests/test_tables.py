@@ -19,6 +19,7 @@ from rmgl_jax.experiment.options import SweepOptions
 from rmgl_jax.experiment.sweep import make_plan
 from rmgl_jax.models.rmgl import RMGL, feature_layout
 from rmgl_jax.training.losses import triplet_groups
+from tests.tiny_model import variable_shapes
 
 SWEEPS = {
     name: module.SWEEP
@@ -26,17 +27,25 @@ SWEEPS = {
     if hasattr(module := importlib.import_module(f"experiments.{name}"), "SWEEP")
 }
 ROWS = {
-    "design_choices": 7,
+    "design_choices": 16,
     "fig10_triplet_margin": 11,
     "fig11_weight_decay": 4,
-    "fig7_rsa_parameters": 20,
+    "fig7_rsa_parameters": 24,
     "fig8_partition_numbers": 5,
     "fig9_partition_depth": 18,
-    "table1_market_duke": 3,
-    "table2_cuhk03": 3,
-    "table3_msmt17": 3,
-    "table5_components": 21,
-    "table6_augmentation": 14,
+    "table1_market_duke": 5,
+    "table2_cuhk03": 5,
+    "table3_msmt17": 5,
+    "table5_components": 24,
+    "table6_augmentation": 18,
+}
+
+
+# Changes of the network without components.
+BASELINE = {
+    "model.paths": ("original",),
+    "model.original_abp": "off",
+    "model.original_pool": "max",
 }
 
 
@@ -83,7 +92,8 @@ def test_every_row_builds_a_network(name):
     for row in SWEEPS[name].rows:
         config = row.overrides(base)
         assert config.dataset == "market1501"
-        assert config.train == base.train  # the same budget for all
+        if not row.name.endswith("-as-published"):
+            assert config.train == base.train  # the same budget for all
         networks.add(config.model)
         triplet_groups(feature_layout(config.model), config.loss)
     for model in networks:
@@ -129,7 +139,9 @@ def test_rows_of_a_table_differ():
     base = presets.paper("market1501")
     for name in SWEEPS:
         configs = [row.overrides(base) for row in SWEEPS[name].rows]
-        assert len(set(configs)) == len(configs), name
+        # The rows of RSA's p hold one more RMGL.
+        repeated = name in ("design_choices", "fig7_rsa_parameters")
+        assert len(set(configs)) == len(configs) - repeated, name
 
 
 # Table V
@@ -152,17 +164,19 @@ def test_rows_of_a_table_differ():
     ],
 )
 def test_components(row, granularities, paths, abp, shifting):
+    pool = "max" if abp == "off" else "mean"
     config = config_of("table5_components", row)
     assert config.model.granularities == granularities
     assert config.model.paths == paths
-    assert config.model.abp == abp
+    assert (config.model.original_abp, config.model.original_pool) == (abp, pool)
     assert config.augment.shifting.probability == shifting
     # Nothing else changes.
     differing = changed(config, presets.paper("market1501"))
     assert set(differing) <= {
         "model.granularities",
         "model.paths",
-        "model.abp",
+        "model.original_abp",
+        "model.original_pool",
         "augment.shifting.probability",
     }
 
@@ -197,13 +211,24 @@ def test_components_have_their_baselines():
     assert against["RMGL-2+3+4"] == "2+3-stripe+RP+ABP+RSA"
 
 
+def test_abp_is_also_compared_with_the_mean_of_uniform_stripes():
+    base = presets.paper("market1501")
+    for stripes in ("2-stripe", "3-stripe", "2+3-stripe"):
+        abp, mean = (row_of("table5_components", f"{stripes}{end}") for end in ("+ABP", "-mean"))
+        assert (abp.baseline, abp.control, mean.baseline) == (stripes, mean.name, stripes)
+        plain = config_of("table5_components", stripes)
+        control = mean.overrides(base)
+        assert changed(control, plain) == {"model.original_pool": "mean"}
+        assert changed(abp.overrides(base), control) == {"model.original_abp": "always"}
+
+
 # The others
 
 
 def test_augmentations_change_the_baseline():
     base = presets.paper("market1501")
     two = {"model.granularities": (2,)}
-    off = {"model.paths": ("original",), "model.abp": "off", "augment.shifting.probability": 0.0}
+    off = BASELINE | {"augment.shifting.probability": 0.0}
     expected = {
         "2-stripe": two | off,
         "2-stripe+RCJ": two | off | {"augment.jitter.probability": 0.5},
@@ -213,6 +238,10 @@ def test_augmentations_change_the_baseline():
     }
     for row, differing in expected.items():
         assert changed(config_of("table6_augmentation", row), base) == differing
+    # RSA with the preset's probability, and with that of its rivals.
+    for row, probability in {"2-stripe+RSA": None, "2-stripe+RSA-0.5": 0.5}.items():
+        change = {} if probability is None else {"augment.shifting.probability": probability}
+        assert changed(config_of("table6_augmentation", row), base) == two | BASELINE | change
     both = config_of("table6_augmentation", "2+3-stripe+RSA+RE")
     assert both.augment.shifting.probability == 1.0
     assert both.augment.erasing == RandomErasingConfig(probability=0.5)
@@ -229,25 +258,50 @@ def test_design_choices():
     } == {
         "RMGL": {},
         "no-receptive-global": {"model.receptive_global": False},
-        "abp-in-testing-only": {"model.abp": "test"},
-        "no-abp": {"model.abp": "off"},
-        "abp-on-both-paths": {"model.abp_paths": ("original", "receptive")},
-        "uniform-stripes-average": {"model.uniform_pool": "mean"},
-        "balanced-stripes-maximum": {"model.balanced_pool": "max"},
+        "abp-off": {"model.original_abp": "off"},
+        "abp-in-testing-only": {"model.original_abp": "test"},
+        "original-stripes-max": {"model.original_pool": "max"},
+        "abp-off-max": {"model.original_abp": "off", "model.original_pool": "max"},
+        "abp-in-testing-only-max": {"model.original_abp": "test", "model.original_pool": "max"},
+        "abp-in-testing-only-max-then-mean": {
+            "model.original_abp": "test",
+            "model.original_pool": "max",
+            "model.original_test_pool": "mean",
+        },
+        "receptive-stripes-mean": {"model.receptive_pool": "mean"},
+        "receptive-abp": {"model.receptive_abp": "always"},
+        "rsa-p-0.25": {"augment.shifting.probability": 0.25},
+        "rsa-p-0.5": {"augment.shifting.probability": 0.5},
+        "rsa-p-0.75": {"augment.shifting.probability": 0.75},
+        "rsa-p-1": {},
+        "reduction-relu": {"model.reduction_relu": True},
+        "normalized-triplet": {"loss.triplet_normalized": True},
     }
+
+
+def test_design_choices_differ_in_one_choice_from_what_they_are_compared_with():
+    base = presets.small("synthetic/demo", epochs=24)
+    rows = {row.name: row for row in SWEEPS["design_choices"].rows}
+    for row in rows.values():
+        if row.baseline is not None:
+            differing = changed(row.overrides(base), rows[row.baseline].overrides(base))
+            # Timing and reduction of the test alone are one choice: nothing changes in training.
+            assert len(differing.keys() - {"model.original_test_pool"}) <= 1, row.name
 
 
 def test_methods_share_a_budget_and_are_reranked():
     base = presets.paper("market1501")
     for name in ("table1_market_duke", "table2_cuhk03", "table3_msmt17"):
         rows = {row.name: changed(row.overrides(base), base) for row in SWEEPS[name].rows}
+        for method in ("MGN", "PCB"):
+            assert row_of(name, f"{method}-as-published").baseline == method
+            assert rows.pop(f"{method}-as-published")["eval.rerank"]
         assert rows == {
             "RMGL": {"eval.rerank": True},
             "MGN": {
                 "eval.rerank": True,
                 "model.granularities": (1, 2, 3),
-                "model.paths": ("original",),
-                "model.abp": "off",
+                **BASELINE,
                 "model.reduction_relu": True,
                 "augment.shifting.probability": 0.0,
                 "loss.margin": 1.2,
@@ -257,13 +311,60 @@ def test_methods_share_a_budget_and_are_reranked():
                 "eval.rerank": True,
                 "model.granularities": (6,),
                 "model.paths": ("original",),
-                "model.abp": "off",
+                "model.original_abp": "off",
                 "model.original_global": False,
-                "model.uniform_pool": "mean",
                 "augment.shifting.probability": 0.0,
                 "loss.triplet_weight": 0.0,
             },
         }
+
+
+def test_methods_as_published_have_the_settings_of_their_papers():
+    base = presets.paper("market1501")
+    own = {"optimizer.warmup_epochs": 0.0, "optimizer.weight_decay": 5e-4, "train.num_ids": 16}
+    assert changed(presets.mgn_as_published(base), presets.mgn(base)) == own | {
+        "model.branch_after": "res4_1",
+        "model.global_stride": 2,
+        "model.global_classifier": "pooled",
+        "optimizer.decay_epochs": (40, 60),
+        "optimizer.head_multiplier": 1.0,
+        "train.epochs": 80,
+    }
+    assert changed(presets.pcb_as_published(base), presets.pcb(base)) == own | {
+        "optimizer.decay_epochs": (40,),
+    }
+    demo = presets.small("synthetic/demo", epochs=24)
+    assert presets.mgn_as_published(demo).optimizer.decay_epochs == (16, 24)
+    assert presets.pcb_as_published(demo).optimizer.decay_epochs == (16,)
+
+
+# ResNet-50 without its classifier, and its stages, from torchvision.
+RESNET, LAYER2, LAYER3, LAYER4 = 23_508_032, 1_219_584, 7_098_368, 14_964_736
+LAYER3_BLOCK1 = 1_512_448
+REDUCTION, CLASSIFIER = 2048 * 256 + 2 * 256, 256 * 751 + 751
+POOLED_CLASSIFIER = 2048 * 751 + 751
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        (presets.rmgl, RESNET + LAYER2 + LAYER3 + LAYER4 + 14 * (REDUCTION + CLASSIFIER)),
+        (presets.mgn, RESNET + 2 * (LAYER2 + LAYER3 + LAYER4) + 8 * (REDUCTION + CLASSIFIER)),
+        (
+            presets.mgn_as_published,
+            RESNET
+            + 2 * (LAYER3 - LAYER3_BLOCK1 + LAYER4)
+            + 8 * REDUCTION
+            + 5 * CLASSIFIER
+            + 3 * POOLED_CLASSIFIER,
+        ),
+        (presets.pcb, RESNET + 6 * (REDUCTION + CLASSIFIER)),
+        (presets.pcb_as_published, RESNET + 6 * (REDUCTION + CLASSIFIER)),
+    ],
+)
+def test_number_of_parameters(method, parameters):
+    params = variable_shapes(method(presets.paper("market1501")).model)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
 
 
 def test_mgn_and_pcb_are_presets():
@@ -284,6 +385,8 @@ def test_points_of_the_figures():
     rsa = {row.name: row for row in SWEEPS["fig7_rsa_parameters"].rows}
     assert rsa["RMGL"].points == {"p_c": 0.5, "r_c": 0.7, "r_w": 0.5}
     assert changed(rsa["RMGL"].overrides(base), base) == {}
+    assert changed(rsa["p-0.5"].overrides(base), base) == {"augment.shifting.probability": 0.5}
+    assert rsa["p-0.75"].points == {"p": 0.75}
     assert changed(rsa["p_c-1"].overrides(base), base) == {"augment.shifting.crop_probability": 1.0}
     assert changed(rsa["r_c-0.3"].overrides(base), base) == {"augment.shifting.min_crop": 0.3}
     assert changed(rsa["r_w-0.9"].overrides(base), base) == {"augment.shifting.min_width": 0.9}
@@ -299,7 +402,7 @@ def test_points_of_the_figures():
     assert decays["1e-3"] == base
 
     stripes = config_of("fig8_partition_numbers", "s_6")
-    assert (stripes.model.granularities, stripes.model.abp) == ((6,), "off")
+    assert (stripes.model.granularities, stripes.model.original_abp) == ((6,), "off")
     assert stripes.model.paths == ("original", "receptive")
     assert stripes.augment.shifting.probability == 1.0
 
@@ -342,17 +445,17 @@ def test_numbers_of_the_paper(name, row, key, mean_ap, rank_1):
 
 
 DIGESTS = {
-    "design_choices": "4f25fa8ef860",
+    "design_choices": "70a67def3f44",
     "fig10_triplet_margin": "9c809ea7222b",
     "fig11_weight_decay": "d285c3a903bf",
-    "fig7_rsa_parameters": "982a65e1a966",
+    "fig7_rsa_parameters": "64a30413ffc2",
     "fig8_partition_numbers": "28a25e7e9d97",
     "fig9_partition_depth": "0704a1e3e274",
-    "table1_market_duke": "41736909422b",
-    "table2_cuhk03": "43a4f82ffc42",
-    "table3_msmt17": "361b6eaeb142",
-    "table5_components": "312d11af415f",
-    "table6_augmentation": "774ee912e5d9",
+    "table1_market_duke": "377ff8a6e0db",
+    "table2_cuhk03": "1926326fbad2",
+    "table3_msmt17": "71073aa48161",
+    "table5_components": "5f7197c4670d",
+    "table6_augmentation": "969d396e58f4",
     "table4_cross_dataset": "24b22be9ec3d",
 }
 

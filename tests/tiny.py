@@ -36,7 +36,13 @@ def small_config(**train) -> ExperimentConfig:
     It ends at res4 and has one path, whose stripes are folded, unfolded and balanced.
     """
     config = tiny_config(**train)
-    model = replace(config.model, last_stage="res4", paths=("receptive",), abp_paths=("receptive",))
+    model = replace(
+        config.model,
+        last_stage="res4",
+        paths=("receptive",),
+        receptive_abp="always",
+        receptive_pool="mean",
+    )
     return replace(config, model=model)
 
 

@@ -32,7 +32,7 @@ CONFIG = replace(
         _TINY.model,
         image_size=(32, 16),
         paths=("original",),
-        abp="off",
+        original_abp="off",
         last_stage="res4",
         width=2,
     ),

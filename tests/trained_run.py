@@ -15,7 +15,12 @@ def run_config(dataset: str) -> ExperimentConfig:
     """Of the smallest network: one branch of one path, for images of 32x16."""
     config = tiny_config()
     model = replace(
-        config.model, image_size=(32, 16), paths=("original",), abp="off", width=2, num_classes=3
+        config.model,
+        image_size=(32, 16),
+        paths=("original",),
+        original_abp="off",
+        width=2,
+        num_classes=3,
     )
     return replace(config, dataset=dataset, model=model)
 

@@ -47,6 +47,7 @@ def run_main(
             data_dir=options.data.data_dir,
             allow_partial=options.data.allow_partial,
             weights=options.weights,
+            from_scratch=options.from_scratch,
             baselines=options.baselines,
             figures=options.figures,
             paper=paper,

@@ -52,7 +52,9 @@ class RunOptions:
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     """Source and directory of the data."""
     weights: Path | None = None
-    """ImageNet weights of the backbone (.safetensors, .pth). The default is random weights."""
+    """ImageNet weights of the backbone (.safetensors, .pth). A full ResNet requires them."""
+    from_scratch: bool = False
+    """Start a full ResNet from random weights on purpose."""
     baselines: bool = False
     """Also rank by raw pixels and by color histograms, as a baseline."""
     figures: bool = False
@@ -82,7 +84,9 @@ class SweepOptions:
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     """Source and directory of the data."""
     weights: Path | None = None
-    """ImageNet weights of the backbone (.safetensors, .pth). The default is random weights."""
+    """ImageNet weights of the backbone (.safetensors, .pth). A full ResNet requires them."""
+    from_scratch: bool = False
+    """Start a full ResNet from random weights on purpose."""
     debug: bool = False
     """Show the traceback of expected errors."""
 
@@ -135,9 +139,12 @@ class CrossDatasetOptions(CheckpointOptions):
 _FIXED = {ModelConfig: ("num_classes",), ExperimentConfig: ("pretrained",)}
 # Fields that --help shows; of classes that are not listed it shows all.
 _FIRST = {
-    RunOptions: ("preset", "experiment", "data", "workdir", "weights", "figures", "debug"),
+    RunOptions: (
+        *("preset", "experiment", "data", "workdir", "weights", "from_scratch"),
+        *("figures", "debug"),
+    ),
     SweepOptions: (
-        *("preset", "experiment", "data", "workdir", "weights", "debug"),
+        *("preset", "experiment", "data", "workdir", "weights", "from_scratch", "debug"),
         *("seeds", "rows", "only_draw"),
     ),
     ExperimentConfig: ("dataset", "train"),

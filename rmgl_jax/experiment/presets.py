@@ -10,6 +10,7 @@ from rmgl_jax.config import (
     ModelConfig,
     OptimizerConfig,
     PathName,
+    Pooling,
     RandomShiftingConfig,
     TrainConfig,
 )
@@ -19,12 +20,15 @@ _CPU_EPOCHS = {"market1501": 24, "dukemtmc_reid": 30, "cuhk03_np": 60, "msmt17":
 
 
 def paper(dataset: str) -> ExperimentConfig:
-    """RMGL as trained in the paper: ResNet-50, 384x128, 60 epochs."""
+    """RMGL with the paper's settings, and ours where it states none: ResNet-50, 384x128, 60 epochs.
+
+    The number of epochs and RSA's probability are ours; see docs/decisions.md.
+    """
     return ExperimentConfig(dataset=dataset)
 
 
 def gpu(dataset: str) -> ExperimentConfig:
-    """RMGL as trained in the paper, in bfloat16, for one GPU."""
+    """`paper` in bfloat16, for one GPU."""
     base = paper(dataset)
     return replace(
         base,
@@ -59,6 +63,27 @@ def small(dataset: str, epochs: int) -> ExperimentConfig:
     )
 
 
+def cpu_pretrained(dataset: str) -> ExperimentConfig:
+    """ResNet-50 up to res4 at 128x64 with one branch of two stripes, 5 epochs, for two CPU cores.
+
+    It starts from `--weights` of the original (MSRA) ResNet-50, of which conv1 to layer3 are used.
+    RSA acts on half of the images.
+    """
+    base = paper(dataset)
+    return replace(
+        with_rsa(base, 0.5),
+        model=replace(
+            base.model,
+            image_size=(128, 64),
+            granularities=(2,),
+            stride_in_1x1=True,
+            last_stage="res4",
+        ),
+        optimizer=replace(base.optimizer, warmup_epochs=0.5, decay_epochs=(3.0, 4.0)),
+        train=replace(base.train, epochs=5, num_ids=16),
+    )
+
+
 def tiny(dataset: str) -> ExperimentConfig:
     """A network of a few channels, for a quick check on a few images."""
     base = small(dataset, epochs=3)
@@ -86,6 +111,7 @@ def presets_for(dataset: str) -> dict[str, ExperimentConfig]:
             "mgn": mgn(demo),
             "pcb": pcb(demo),
             "paper": paper("synthetic/full"),
+            "cpu_pretrained": cpu_pretrained("synthetic/full"),
         }
         if variant:
             names = sorted(found, key=lambda name: name != variant)
@@ -96,6 +122,7 @@ def presets_for(dataset: str) -> dict[str, ExperimentConfig]:
         "paper": paper(dataset),
         "gpu": gpu(dataset),
         "cpu": cpu,
+        "cpu_pretrained": cpu_pretrained(dataset),
         "mgn": mgn(paper(dataset)),
         "pcb": pcb(paper(dataset)),
         "mgn_cpu": mgn(cpu),
@@ -107,11 +134,12 @@ def sweep_presets(dataset: str) -> dict[str, ExperimentConfig]:
     """Presets of tables and figures by name.
 
     Args:
-        dataset: dataset of the presets `paper` and `gpu`.
+        dataset: dataset of the presets `paper`, `gpu` and `cpu_pretrained`.
     """
     return {
         "paper": paper(dataset),
         "gpu": gpu(dataset),
+        "cpu_pretrained": cpu_pretrained(dataset),
         "demo": small("synthetic/demo", epochs=24),
         "tiny": tiny("synthetic/tiny"),
     }
@@ -123,6 +151,7 @@ def components(
     paths: tuple[PathName, ...] = ("original",),
     abp: bool = False,
     rsa: bool = False,
+    pool: Pooling | None = None,
 ) -> ExperimentConfig:
     """Selects components of RMGL. Without any of them it is the baseline of Table V.
 
@@ -130,18 +159,28 @@ def components(
         base: configuration of everything else.
         granularities: stripes of each branch.
         paths: both are "+RP", the receptive one alone is "only RP".
-        abp: use activation balanced pooling on the original path.
+        abp: balance the stripes of the original path, in training and in evaluation.
         rsa: use random shifting with the base's probability, or with 1 if that is 0.
+        pool: reduction within a stripe of the original path; None is the mean with `abp` (Eq. 11)
+            and the maximum without.
     """
-    shifting = base.augment.shifting
-    probability = (shifting.probability or 1.0) if rsa else 0.0
+    probability = base.augment.shifting.probability or 1.0
     return replace(
-        base,
+        with_rsa(base, probability if rsa else 0.0),
         model=replace(
-            base.model, granularities=granularities, paths=paths, abp="always" if abp else "off"
+            base.model,
+            granularities=granularities,
+            paths=paths,
+            original_abp="always" if abp else "off",
+            original_pool=pool or ("mean" if abp else "max"),
         ),
-        augment=replace(base.augment, shifting=replace(shifting, probability=probability)),
     )
+
+
+def with_rsa(config: ExperimentConfig, probability: float) -> ExperimentConfig:
+    """Sets the probability of random shifting, 0 to 1."""
+    shifting = replace(config.augment.shifting, probability=probability)
+    return replace(config, augment=replace(config.augment, shifting=shifting))
 
 
 def rmgl(base: ExperimentConfig) -> ExperimentConfig:
@@ -154,8 +193,8 @@ def mgn(base: ExperimentConfig) -> ExperimentConfig:
 
     It has a global branch and branches of 2 and 3 stripes, one path, no ABP and no RSA, a ReLU
     after the reduction, and a triplet loss with margin 1.2 on each global feature. Unlike in the
-    original, the global branch keeps the resolution of the last stage, and global features are
-    classified after their reduction.
+    original, branches separate after res2, the global branch keeps the resolution of the last
+    stage, and global features are classified after their reduction; see `mgn_as_published`.
     """
     config = components(base, (1, 2, 3))
     return replace(
@@ -165,16 +204,64 @@ def mgn(base: ExperimentConfig) -> ExperimentConfig:
     )
 
 
+def mgn_as_published(base: ExperimentConfig) -> ExperimentConfig:
+    """MGN as its authors describe it: network, batches, epochs, rates and weight decay.
+
+    Branches separate after the first block of res4, res5 has stride 2 in the global branch, and
+    global features are classified before their reduction. From the 60 epochs of `paper`: 80 epochs,
+    a tenth of the rate after 40 and 60, one rate for all parameters, no warm-up, weight decay 5e-4,
+    16 x 4 images. Other bases scale the epochs. Triplets are those of the hardest examples.
+    """
+    config = mgn(base)
+    epochs = round(base.train.epochs * 80 / 60)
+    return replace(
+        config,
+        model=replace(
+            config.model, branch_after="res4_1", global_stride=2, global_classifier="pooled"
+        ),
+        optimizer=replace(
+            config.optimizer,
+            warmup_epochs=0.0,
+            decay_epochs=(epochs / 2, epochs * 3 / 4),
+            head_multiplier=1.0,
+            weight_decay=5e-4,
+        ),
+        train=replace(config.train, epochs=epochs, num_ids=16, num_instances=4),
+    )
+
+
 def pcb(base: ExperimentConfig) -> ExperimentConfig:
     """PCB (Sun et al., ECCV 2018) in RMGL's network, with the budget of the base.
 
     It has six average-pooled stripes, no global feature, and only the cross-entropy loss.
     """
-    config = components(base, (6,))
+    config = components(base, (6,), pool="mean")
     return replace(
         config,
-        model=replace(config.model, original_global=False, uniform_pool="mean"),
+        model=replace(config.model, original_global=False),
         loss=replace(config.loss, triplet_weight=0.0),
+    )
+
+
+def pcb_as_published(base: ExperimentConfig) -> ExperimentConfig:
+    """PCB as its authors train it: batches of 64, rates and weight decay.
+
+    From the 60 epochs of `paper`: a tenth of the rate after 40, ten times the rate for the heads,
+    no warm-up, weight decay 5e-4. Other bases scale the epochs. The batches hold 16 x 4 images
+    instead of 64 random ones, the reductions have a batch norm, and the embedding consists of the
+    reduced features (H in its paper; G are those before the reduction).
+    """
+    config = pcb(base)
+    return replace(
+        config,
+        optimizer=replace(
+            config.optimizer,
+            warmup_epochs=0.0,
+            decay_epochs=(base.train.epochs * 2 / 3,),
+            head_multiplier=10.0,
+            weight_decay=5e-4,
+        ),
+        train=replace(config.train, num_ids=16, num_instances=4),
     )
 
 

@@ -29,6 +29,8 @@ class Row:
     """Published numbers in percent, by dataset (with " re-ranked" after it) and measure."""
     baseline: str | None = None
     """Name of the row that this one is compared with."""
+    control: str | None = None
+    """Name of a second row to compare with, which has a part of what this row changes."""
     points: Mapping[str, float | str] = field(default_factory=dict)
     """In a figure: position on the horizontal axis, by curve."""
 
@@ -59,7 +61,8 @@ class Sweep:
         names = [row.name for row in self.rows]
         if len(set(names)) != len(names):
             raise ValueError(f"{self.name} has rows of the same name: {', '.join(names)}.")
-        unknown = {row.baseline for row in self.rows} - {None, *names}
+        compared = {name for row in self.rows for name in (row.baseline, row.control)}
+        unknown = compared - {None, *names}
         if unknown:
             raise ValueError(f"{self.name} has no row for the baselines {unknown}.")
 

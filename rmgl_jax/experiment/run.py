@@ -21,6 +21,7 @@ from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.baselines import color_histogram_embedding, pixel_embedding
 from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, print_results
+from rmgl_jax.experiment.initial_weights import check_initial_weights
 from rmgl_jax.experiment.splits import AnyPath, QueryAndGallery, load_train_and_test
 from rmgl_jax.models.pretrained import load_backbone
 from rmgl_jax.training import loop
@@ -39,6 +40,7 @@ def train(
     data_dir: AnyPath | None = None,
     allow_partial: bool = False,
     weights: AnyPath | None = None,
+    from_scratch: bool = False,
     baselines: bool = False,
     figures: bool = False,
     paper: PaperNumbers | None = None,
@@ -59,6 +61,8 @@ def train(
         data_dir: directory of prepared datasets; None is TFDS's own.
         allow_partial: accept other image counts than the published ones.
         weights: ImageNet weights of the backbone; None starts from random ones.
+        from_scratch: accept random weights for a network for which ImageNet weights are published,
+            such as the paper's ResNet-50. Other networks need no permission.
         baselines: also rank by raw pixels and by color histograms.
         figures: write `report.html` with pictures of the dataset at the end.
         paper: published numbers to print next to the result.
@@ -76,6 +80,7 @@ def train(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     directory = _check_workdir(workdir)
+    check_initial_weights(config.model, weights, from_scratch)
     is_main_process = jax.process_index() == 0
     if console is None or not is_main_process:
         console = Console(quiet=True)

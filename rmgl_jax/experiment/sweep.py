@@ -19,6 +19,7 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.split import Split
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers
 from rmgl_jax.experiment.figure import draw
+from rmgl_jax.experiment.initial_weights import check_initial_weights
 from rmgl_jax.experiment.options import SweepOptions
 from rmgl_jax.experiment.results import RERANKED, Results, Row, Sweep
 from rmgl_jax.experiment.run import describe_weights, train
@@ -81,6 +82,7 @@ def train_planned(planned: PlannedRun, options: SweepOptions, console: Console) 
             data_dir=options.data.data_dir,
             allow_partial=options.data.allow_partial,
             weights=options.weights,
+            from_scratch=options.from_scratch,
             paper=planned.paper,
             console=console,
         )
@@ -111,6 +113,8 @@ def run_sweep(
     for problem in problems:
         console.print(problem, highlight=False, markup=False)
     if not options.only_draw:
+        for planned in plan:
+            check_initial_weights(planned.config.model, options.weights, options.from_scratch)
         check_plan(plan)
         problems += _run_all(plan, options, console, run_one)
     show(sweep, finished_runs(selected, options), options, console)

@@ -77,12 +77,13 @@ def difference_grid(results: Results) -> Grid | None:
     """Differences between rows and their baselines, with a verdict; None if there are none."""
     by_name = {row.name: plain_measures(runs) for row, runs in results.items()}
     rows = []
-    for row in results:
-        if row.baseline is None or not by_name[row.name] or not by_name.get(row.baseline):
+    pairs = [(row, baseline) for row in results for baseline in (row.baseline, row.control)]
+    for row, baseline in pairs:
+        if baseline is None or not by_name[row.name] or not by_name.get(baseline):
             continue
-        mine, other = collect(by_name[row.name]), collect(by_name[row.baseline])
+        mine, other = collect(by_name[row.name]), collect(by_name[baseline])
         cells = [_difference(mine[name], other[name]) for name in COMPARED]
-        rows.append((row.name, row.baseline, *cells))
+        rows.append((row.name, baseline, *cells))
     if not rows:
         return None
     return Grid("Differences between rows", ("", "baseline", *COMPARED), tuple(rows))

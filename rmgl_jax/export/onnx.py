@@ -17,9 +17,8 @@ from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.export.onnx_graph import GraphWriter
 from rmgl_jax.export.onnx_pooling import activation_balanced_pool, uniform_stripe_pool
 from rmgl_jax.export.weights import to_arrays
-from rmgl_jax.models.rmgl import FeatureSpec, feature_layout, stage_name
+from rmgl_jax.models.rmgl import BranchModule, FeatureSpec, branch_modules, feature_layout
 from rmgl_jax.stages import (
-    STAGES,
     STEM,
     FoldPosition,
     Layer,
@@ -138,19 +137,19 @@ def _mirror(graph: GraphWriter, images: str) -> str:
 
 def _last_maps(graph: GraphWriter, config: ModelConfig, images: str) -> dict[str, str]:
     """The last map of each path by `FeatureSpec.map_name`, unfolded; see `models.rmgl.Backbone`."""
-    stages = STAGES[: STAGES.index(config.last_stage) + 1]
     computed: dict[tuple[str, int], str] = {}  # by module and number of folds
     maps = {}
     for path in _paths(config):
-        x, folds = images, 1
-        for stage in stages:
-            if stage != "input":
-                key = (stage_name(path[0].granularity, stage), folds)
-                if key not in computed:
-                    computed[key] = _stage(graph, config, x, stage, key[0])
-                x = computed[key]
-            if stage == config.fold_at and (count := _folds(config, path)) > 1:
-                x, folds = _fold(graph, config, x, stage, count), count
+        x, folds, count = images, 1, _folds(config, path)
+        if config.fold_at == "input" and count > 1:
+            x, folds = _fold(graph, config, x, "input", count), count
+        for module in branch_modules(config, path[0].granularity):
+            key = (module.name, folds)
+            if key not in computed:
+                computed[key] = _module(graph, config, x, module)
+            x = computed[key]
+            if module.ends == config.fold_at and count > 1:
+                x, folds = _fold(graph, config, x, config.fold_at, count), count
         maps[path[0].map_name] = _unfold(graph, config, x, folds)
     return maps
 
@@ -166,17 +165,14 @@ def _folds(config: ModelConfig, path: list[FeatureSpec]) -> int:
     return config.fold_stripes(path[0].branch) if path[0].path == "receptive" else 1
 
 
-def _stage(
-    graph: GraphWriter, config: ModelConfig, x: str, stage: FoldPosition, module: str
-) -> str:
-    if stage == "stem":
+def _module(graph: GraphWriter, config: ModelConfig, x: str, module: BranchModule) -> str:
+    if module.segment is None:
         convolution, pooling = STEM
-        x = graph.add("Relu", _convolve(graph, x, f"{module}/conv", convolution))
+        x = graph.add("Relu", _convolve(graph, x, f"{module.name}/conv", convolution))
         return graph.add("MaxPool", x, **_window(pooling))
-    index = len(residual_stages(stage)) - 1
-    for block in range(config.depth[index]):
-        stride = residual_stages(stage)[index].stride if block == 0 else 1
-        x = _block(graph, config, x, f"{module}/block{block + 1}", stride, project=block == 0)
+    for block in range(module.segment.start, module.segment.stop):
+        stride = module.stride if block == 0 else 1
+        x = _block(graph, config, x, f"{module.name}/block{block + 1}", stride, project=block == 0)
     return x
 
 
@@ -241,16 +237,19 @@ def _channels(config: ModelConfig, stage: FoldPosition) -> int:
 
 def _pool(graph: GraphWriter, config: ModelConfig, maps: Mapping[str, str]) -> str:
     """Global and stripe vectors `[B, N, C]`; see `models.rmgl.RMGL.pool`."""
-    height, width = _map_size(config, config.last_stage)
     channels = _channels(config, config.last_stage)
     parts = []
     for path in _paths(config):
         source = maps[path[0].map_name]
+        height, width = _map_size(config, config.last_stage)
+        if path[0].granularity == 1:
+            # A convolution of stride 2 keeps the first of an odd number of rows.
+            height, width = (-(-size // config.global_stride) for size in (height, width))
         if path[0].stripe == 0:
             parts.append(uniform_stripe_pool(graph, source, height, width, 1, config.global_pool))
         stripes = path[-1].stripe
-        balanced = config.abp != "off" and path[0].path in config.abp_paths
-        reduce = config.balanced_pool if balanced else config.uniform_pool
+        balanced = config.uses_abp(path[0].path, train=False)
+        reduce = config.stripe_pool(path[0].path, train=False)
         if balanced and stripes > 1:
             parts.append(activation_balanced_pool(graph, source, channels, height, stripes, reduce))
         elif stripes:  # One balanced stripe is the whole map.

@@ -16,8 +16,7 @@ from safetensors.numpy import save
 from data_prep.errors import InputError, MissingFileError, MissingPackageError
 from data_prep.files import check_file, write_bytes
 from rmgl_jax.config import ModelConfig
-from rmgl_jax.models.rmgl import stage_name
-from rmgl_jax.stages import residual_stages
+from rmgl_jax.models.rmgl import branch_modules
 
 Variables = Mapping[str, Any]
 
@@ -49,12 +48,17 @@ WEIGHTS = {
 def weight_map(config: ModelConfig, granularity: int) -> dict[str, tuple[str, ...]]:
     """Path in `variables` of every array of a ResNet file, for the branch of one granularity."""
     paths = {}
-    for stage, blocks in zip(residual_stages(config.last_stage), config.depth, strict=False):
-        module = stage_name(granularity, stage.name)
-        for block, i, name in itertools.product(range(blocks), (1, 2, 3), WEIGHTS):
-            path = WEIGHTS[name].format(stage=module, number=block + 1, i=i)
+    for module in branch_modules(config, granularity):
+        segment = module.segment
+        if segment is None:
+            continue  # The stem's names are filled in with those of the first stage.
+        blocks = range(segment.start, segment.stop)
+        for block, i, name in itertools.product(blocks, (1, 2, 3), WEIGHTS):
+            if segment.start > 0 and "{block}" not in name:
+                continue  # Of the stem and of the stage's first block.
+            path = WEIGHTS[name].format(stage=module.name, number=block + 1, i=i)
             collection, *modules = path.split("/")
-            name = name.format(layer=stage.torch_name, block=block, i=i)
+            name = name.format(layer=segment.stage.torch_name, block=block, i=i)
             paths[name] = (collection, "backbone", *modules)
     return paths
 
@@ -94,7 +98,9 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
         expected = {name: s for name, s in expected.items() if not name.startswith("layer4.")}
     _check_arrays(path, arrays, expected, config)
     if keeps_res5:
-        kept = ", ".join(stage_name(granularity, "res5") for granularity in config.granularities)
+        kept = ", ".join(
+            branch_modules(config, granularity)[-1].name for granularity in config.granularities
+        )
         warnings.warn(f"{path} has no layer4: {kept} keep their random values.", stacklevel=2)
 
     for branch in branches:

@@ -63,7 +63,10 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """Bottlenecks `block1, block2, ...`; the first has the stride and the projection."""
+    """Bottlenecks `block1, block2, ...`; `block1` has the stride and the projection.
+
+    A stage may be in two modules, with the first blocks in one and the others in the next.
+    """
 
     blocks: int
     features: int
@@ -72,6 +75,8 @@ class Stage(nn.Module):
     stride_in_1x1: bool
     conv: ModuleFactory
     norm: ModuleFactory
+    start: int = 0
+    """Blocks of the stage that are in a module before this one."""
     remat: bool = False
     """Recompute the inside of each block in the backward pass."""
 
@@ -80,7 +85,7 @@ class Stage(nn.Module):
         """Applies the blocks one after another."""
         # `train` is argument 2, after `self` and `x`.
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        for index in range(self.blocks):
+        for index in range(self.start, self.start + self.blocks):
             x = block(
                 features=self.features,
                 stride=self.stride if index == 0 else 1,

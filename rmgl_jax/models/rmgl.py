@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -15,7 +16,7 @@ from rmgl_jax.models.heads import Classifier, Reduction
 from rmgl_jax.models.partition import fold, unfold
 from rmgl_jax.models.pooling import activation_balanced_pool, uniform_stripe_pool
 from rmgl_jax.models.resnet import Stage, Stem
-from rmgl_jax.stages import SHARED_STAGES, STAGES, FoldPosition, residual_stages
+from rmgl_jax.stages import FoldPosition, Segment, segments
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,34 @@ def map_name(granularity: int, path: PathName) -> str:
     return name if granularity == 1 else f"{name}/{path}"
 
 
-def stage_name(granularity: int, stage: FoldPosition) -> str:
-    """Name of the backbone's module for `stage` of a branch, such as "res2" or "local3_res4"."""
-    return stage if stage in SHARED_STAGES else f"local{granularity}_{stage}"
+@dataclass(frozen=True)
+class BranchModule:
+    """One module of the backbone on the way to the last map of a branch."""
+
+    name: str
+    """Name of the module, such as "stem", "res2" or "local3_res4"."""
+    segment: Segment | None
+    """Its blocks; None is the stem."""
+    stride: int
+    """Stride of its first block; the stem's is not used."""
+
+    @property
+    def ends(self) -> FoldPosition | None:
+        """The map that it computes; None after a part of a stage."""
+        if self.segment is None:
+            return "stem"
+        return self.segment.stage.name if self.segment.ends_stage else None
+
+
+def branch_modules(config: ModelConfig, granularity: int) -> list[BranchModule]:
+    """The modules from the images to the last map of the branch of `granularity`, in order."""
+    modules = [BranchModule("stem", None, 1)]
+    for segment in segments(config.last_stage, config.depth, config.branch_after):
+        name, stride = segment.module(f"local{granularity}"), segment.stride
+        if granularity == 1 and segment.stage.name == "res5" and segment.start == 0:
+            stride = config.global_stride
+        modules.append(BranchModule(name, segment, stride))
+    return modules
 
 
 def feature_layout(config: ModelConfig) -> tuple[FeatureSpec, ...]:
@@ -114,8 +140,9 @@ def _paths(config: ModelConfig) -> list[_PathPlan]:
 class Backbone(nn.Module):
     """The network up to the last maps of every branch and path.
 
-    Its parameters are those of one network per branch, whatever the paths: `stem` and `res2` belong
-    to all branches, `local2_res3` and so on to one.
+    Its parameters are those of one network per branch, whatever the paths. Up to
+    `config.branch_after` they belong to all branches (`stem`, `res2`), from there on to one
+    (`local2_res3` and so on).
     """
 
     config: ModelConfig
@@ -130,18 +157,18 @@ class Backbone(nn.Module):
         """
         config = self.config
         modules = self._modules()
-        stages = STAGES[: STAGES.index(config.last_stage) + 1]
         computed: dict[tuple[str, int], jax.Array] = {}  # by module and number of folds
         maps = {}
         for path in _paths(config):
             x, folds = images, 1
-            for stage in stages:
-                if stage != "input":
-                    name = stage_name(path.granularity, stage)
-                    if (name, folds) not in computed:
-                        computed[name, folds] = modules[name](x, train)
-                    x = computed[name, folds]
-                if stage == config.fold_at and path.folds > 1:
+            if config.fold_at == "input" and path.folds > 1:
+                x, folds = fold(x, path.folds), path.folds
+            for module in branch_modules(config, path.granularity):
+                key = (module.name, folds)
+                if key not in computed:
+                    computed[key] = modules[module.name](x, train)
+                x = computed[key]
+                if module.ends == config.fold_at and path.folds > 1:
                     x, folds = fold(x, path.folds), path.folds
             maps[path.map_name] = unfold(x, folds)
         return maps
@@ -159,18 +186,19 @@ class Backbone(nn.Module):
         )
         modules: dict[str, nn.Module] = {"stem": Stem(config.width, conv, norm, name="stem")}
         for granularity in config.granularities:
-            for index, stage in enumerate(residual_stages(config.last_stage)):
-                name = stage_name(granularity, stage.name)
-                if name not in modules:
-                    modules[name] = Stage(
-                        blocks=config.depth[index],
-                        features=config.width * stage.width,
-                        stride=stage.stride,
+            for module in branch_modules(config, granularity):
+                segment = module.segment
+                if segment is not None and module.name not in modules:
+                    modules[module.name] = Stage(
+                        blocks=segment.stop - segment.start,
+                        features=config.width * segment.stage.width,
+                        stride=module.stride,
                         stride_in_1x1=config.stride_in_1x1,
                         conv=conv,
                         norm=norm,
+                        start=segment.start,
                         remat=config.remat,
-                        name=name,
+                        name=module.name,
                     )
         return modules
 
@@ -191,6 +219,7 @@ class RMGL(nn.Module):
     """The network of the paper: `RMGL(config).apply(variables, images, train=False)`.
 
     The collections are `params`, with `backbone`, `reduction` and `classifier`, and `batch_stats`.
+    With `global_classifier="pooled"` the whole maps have their own `global_classifier`.
     Convolutions start from He's normal distribution, classifiers from a normal distribution of
     standard deviation 0.001.
 
@@ -213,6 +242,8 @@ class RMGL(nn.Module):
             axis_name=self.axis_name,
         )
         self.classifier = Classifier(config.num_classes)
+        if config.global_classifier == "pooled":
+            self.global_classifier = Classifier(config.num_classes)
 
     def __call__(self, images: jax.Array, train: bool = False) -> Output:
         """Features, logits and embedding of normalized float images `[B, H, W, 3]`.
@@ -225,12 +256,24 @@ class RMGL(nn.Module):
             TypeError: The images are not floats.
             ValueError: The images have a wrong shape.
         """
-        features = self.reduction(self.pool(self.feature_maps(images, train), train), train)
+        pooled = self.pool(self.feature_maps(images, train), train)
+        features = self.reduction(pooled, train)
         return Output(
             features=features,
-            logits=self.classifier(features),
+            logits=self.classify(pooled, features),
             embedding=features.reshape(features.shape[0], -1),
         )
+
+    def classify(self, pooled: jax.Array, features: jax.Array) -> jax.Array:
+        """Scores `[B, N, classes]` from vectors `[B, N, C]` and their reductions `[B, N, D]`."""
+        if self.config.global_classifier == "reduced":
+            return self.classifier(features)
+        stripes = np.array([spec.stripe for spec in feature_layout(self.config)])
+        whole, parts = np.flatnonzero(stripes == 0), np.flatnonzero(stripes)
+        logits = jnp.concatenate(
+            [self.global_classifier(pooled[:, whole]), self.classifier(features[:, parts])], axis=1
+        )
+        return logits[:, np.argsort(np.concatenate([whole, parts]))]
 
     def feature_maps(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The last maps, `{"local2/original": [B, h, w, C], "local2/receptive": ..., ...}`.
@@ -249,16 +292,15 @@ class RMGL(nn.Module):
     def pool(self, maps: dict[str, jax.Array], train: bool) -> jax.Array:
         """Pools the maps of `feature_maps` to their global and stripe vectors: `[B, N, C]`."""
         config = self.config
-        use_abp = config.abp == "always" or (config.abp == "test" and not train)
         parts = []
         for path in _paths(config):
             source = maps[path.map_name]
             if path.has_global:
                 parts.append(uniform_stripe_pool(source, 1, config.global_pool))
-            if path.stripes and use_abp and path.path in config.abp_paths:
-                parts.append(activation_balanced_pool(source, path.stripes, config.balanced_pool))
-            elif path.stripes:
-                parts.append(uniform_stripe_pool(source, path.stripes, config.uniform_pool))
+            if path.stripes:
+                balanced = config.uses_abp(path.path, train)
+                pool = activation_balanced_pool if balanced else uniform_stripe_pool
+                parts.append(pool(source, path.stripes, config.stripe_pool(path.path, train)))
         return jnp.concatenate(parts, axis=1)
 
 

@@ -45,11 +45,9 @@ def balanced_stripes(
     """
     n_images = len(next(iter(maps.values())))
     found: list[list[BalancedStripes]] = [[] for _ in range(n_images)]
-    if config.abp == "off":
-        return found
     stripes = {spec.map_name: (spec.path, spec.stripe) for spec in feature_layout(config)}
     for name, (path, count) in stripes.items():
-        if count == 0 or path not in config.abp_paths:
+        if count == 0 or not config.uses_abp(path, train=False):
             continue
         bounds, peaks = (np.asarray(array) for array in _bounds_and_peaks(maps[name], count))
         for image in range(n_images):

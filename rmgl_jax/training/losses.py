@@ -35,6 +35,12 @@ def euclidean_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
 
 
+def normalize_rows(features: jax.Array) -> jax.Array:
+    """Scales rows `[B, F]` to length 1; rows shorter than 1e-6 stay short."""
+    squared = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
+    return features * lax.rsqrt(jnp.maximum(squared, 1e-12))
+
+
 def batch_hard_triplet_loss(
     features: jax.Array,
     pids: jax.Array,
@@ -188,6 +194,8 @@ def total_loss(
     groups = triplet_groups(layout, config)
     for name, members in groups.items():
         embedding = features[:, jnp.array(members), :].reshape(features.shape[0], -1)
+        if config.triplet_normalized:
+            embedding = normalize_rows(embedding)
         value, stats = batch_hard_triplet_loss(
             embedding,
             labels,

@@ -10,6 +10,7 @@ import optax
 from rmgl_jax.config import OptimizerConfig
 
 HEAD_MODULES = ("reduction", "classifier")
+OPTIONAL_HEAD_MODULES = ("global_classifier",)
 """Top-level modules whose learning rate is `head_multiplier` times the backbone's."""
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
@@ -48,8 +49,9 @@ def parameter_labels(params: Any) -> Any:
         raise ValueError(
             f"The parameters have no module {missing}; the top level holds {sorted(params)}."
         )
+    heads = HEAD_MODULES + OPTIONAL_HEAD_MODULES
     return {
-        name: jax.tree.map(lambda _: "head" if name in HEAD_MODULES else "backbone", subtree)  # noqa: B023
+        name: jax.tree.map(lambda _: "head" if name in heads else "backbone", subtree)  # noqa: B023
         for name, subtree in params.items()
     }
 

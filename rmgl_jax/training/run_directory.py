@@ -6,7 +6,7 @@ earlier format is migrated when it is read; the file itself stays as it is.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_type_hints
@@ -21,9 +21,10 @@ from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.training.processes import main_process_first
 
 CONFIG_NAME = "config.json"
-CONFIG_FORMAT = 2
+CONFIG_FORMAT = 3
 """Format that is written, the top-level `format` of `config.json`."""
-_VERSIONS = {1: "0.1.0", 2: "0.2.0"}  # Version 0.1.0 did not record its format.
+# Version 0.1.0 did not record its format.
+_VERSIONS = {1: "0.1.0", 2: "0.2.0 before its release", 3: "0.2.0"}
 
 
 class Migration(NamedTuple):
@@ -35,6 +36,28 @@ class Migration(NamedTuple):
     """New values by old values, of each field (by its new name) whose values were renamed."""
     added: Mapping[str, Any] = {}
     """New fields, with the value that stands for what earlier versions did."""
+    replaced: Callable[[dict[str, Any]], None] = lambda tree: None
+    """Replaces fields in place by others with the same meaning, before all other changes."""
+
+
+def _separate_abp_and_pooling(tree: dict[str, Any]) -> None:
+    """Gives each path its timing of ABP and its reductions, which depended on each other."""
+    model = tree.get("model")
+    old = ("abp", "abp_paths", "uniform_pool", "balanced_pool")
+    if not isinstance(model, dict) or not all(name in model for name in old):
+        return  # Reported when the configuration is built.
+    timing, balanced_paths, uniform, balanced = (model.pop(name) for name in old)
+    for path in ("original", "receptive"):
+        abp = timing if path in balanced_paths else "off"
+        if path == "receptive" and path not in model.get("paths", ()):
+            uniform = "max"  # Had no effect; the default makes equal runs equal.
+        training, evaluation = {
+            "off": (uniform, None),
+            "test": (uniform, None if balanced == uniform else balanced),
+        }.get(abp, (balanced, None))
+        model[f"{path}_abp"] = abp
+        model[f"{path}_pool"] = training
+        model[f"{path}_test_pool"] = evaluation
 
 
 # By the format that made the change. A change of any field of the configuration raises
@@ -43,6 +66,15 @@ MIGRATIONS: Mapping[int, Migration] = {
     2: Migration(
         renamed={"train.persons": "train.num_ids", "train.images": "train.num_instances"},
         values={"train.batch_norm": {"synchronised": "synchronized"}},
+    ),
+    3: Migration(
+        replaced=_separate_abp_and_pooling,
+        added={
+            "model.branch_after": "res2",
+            "model.global_stride": 1,
+            "model.global_classifier": "reduced",
+            "loss.triplet_normalized": False,
+        },
     ),
 }
 
@@ -188,6 +220,7 @@ def migrate(
     tree = copy.deepcopy(tree) | {"format": latest}
     for number in range(written + 1, latest + 1):
         migration = migrations[number]
+        migration.replaced(tree)
         for old, new in migration.renamed.items():
             section, name = _section(tree, old)
             if name in section:

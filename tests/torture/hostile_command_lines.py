@@ -16,7 +16,7 @@ _OPTIONS = {
         *("--optimizer.warmup-epochs", "--optimizer.decay-epochs", "--optimizer.weight-decay"),
         *("--loss.margin", "--loss.label-smoothing", "--loss.triplet-weight"),
         *("--model.image-size", "--model.granularities", "--model.width", "--model.embed-dim"),
-        *("--model.depth", "--model.paths", "--model.abp", "--model.receptive-stripes"),
+        *("--model.depth", "--model.paths", "--model.original-abp", "--model.receptive-stripes"),
         *("--augment.flip-probability", "--augment.shifting.probability", "--eval.batch-size"),
         *("--distributed.coordinator", "--distributed.processes", "--distributed.process"),
     ),

@@ -26,7 +26,7 @@ DATASET = "folder/torture"
 IMAGE_SIZE = (32, 16)
 _MODEL = (
     *("--model.image-size", "32", "16", "--model.granularities", "2", "--model.paths", "original"),
-    *("--model.abp", "off", "--model.width", "2", "--model.embed-dim", "8"),
+    *("--model.original-abp", "off", "--model.width", "2", "--model.embed-dim", "8"),
     *("--model.last-stage", "res4", "--eval.batch-size", "16"),
 )
 _BATCHES = ("--train.num-ids", "4", "--train.num-instances", "2")
