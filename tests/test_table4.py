@@ -235,13 +235,3 @@ def test_nothing_prepared(options, console, tmp_path):
     with pytest.raises(InputError, match=f"No dataset is prepared in {tmp_path}/empty"):
         evaluate_all(replace(options, data_dir=tmp_path / "empty"), {}, console)
     assert "market1501" in console.export_text()
-
-
-def test_published_pairs():
-    targets = {"market1501", "dukemtmc_reid", "cuhk03_np"}
-    assert {source: set(row) for source, row in PAPER.items()} == {
-        source: targets - {source} for source in (*targets, "msmt17")
-    }
-    pairs = [pair for sources in OTHERS.values() for row in sources.values() for pair in row]
-    assert len(pairs) == 29
-    assert OTHERS["HHL*"]["cuhk03_np"]["market1501"] == {"mAP": 29.8, "rank-1": 56.8}
