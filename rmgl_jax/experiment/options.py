@@ -115,6 +115,8 @@ class EvaluateOptions(CheckpointOptions):
     """Also rank by alpha query expansion."""
     roc: bool = False
     """Also measure true positive rates at false positive rates of 1e-4 to 1e-1."""
+    by_part: bool = False
+    """Also rank by each branch, path, region and feature of the embeddings alone."""
     output: Path | None = None
     """File (.json) for the whole result, with the values of each query."""
 
