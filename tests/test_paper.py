@@ -171,15 +171,16 @@ def test_run_cards_have_the_numbers_of_their_tables(name):
     }
     expected = family.get(name, {})
     assert getattr(CARDS[name], "PAPER", {}) == expected
-    in_text = {float(number) for number in re.findall(r"\b\d\d\.\d\b", CARDS[name].__doc__)}
+    _, _, text = CARDS[name].__doc__.partition("\nPaper: ")
+    in_text = {float(number) for number in re.findall(r"\b\d\d\.\d\b", text.split("\n\n")[0])}
     assert in_text == {number for numbers in expected.values() for number in numbers.values()}
 
 
 @pytest.mark.parametrize("path", ["README.md", "docs/reproduction.md"])
 def test_pages_have_the_numbers_of_the_paper(path):
     text = (Path(__file__).parents[1] / path).read_text()
-    (row,) = re.findall(r"^\| paper.*", text, re.MULTILINE)
-    found = [float(number) for number in re.findall(r"\b\d\d\.\d\b", row)]
+    row = re.search(r"^\| paper.*", text, re.MULTILINE)
+    found = [float(number) for number in re.findall(r"\b\d\d\.\d\b", row.group())]
     plain, reranked = TABLES["I"]["RMGL(Ours)"], TABLES["I"]["RMGL+RK"]
     assert found in ([plain[1], plain[0]], [plain[1], plain[0], reranked[1], reranked[0]])
 

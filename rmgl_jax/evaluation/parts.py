@@ -1,7 +1,5 @@
 """Retrieval with parts of the embedding: which branches, paths and stripes carry the accuracy."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from rmgl_jax.config import ModelConfig
@@ -9,12 +7,14 @@ from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
 from rmgl_jax.evaluation.result import PartScores
 from rmgl_jax.models.parts import embedding_parts
 
+Labels = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
+
 
 def score_parts(
     config: ModelConfig,
     queries: np.ndarray,
     galleries: np.ndarray,
-    labels: Sequence[np.ndarray | None],
+    labels: Labels,
     whole: RankMetrics,
 ) -> tuple[PartScores, ...]:
     """Ranks the gallery by each part of the embedding alone, scaled to unit length.
@@ -36,8 +36,9 @@ def score_parts(
         if part.kind == "all":
             found[part.features] = whole
         elif part.features not in found:
-            parts = (_unit(embeddings[:, columns]) for embeddings in (queries, galleries))
-            found[part.features] = rank_features(*parts, *labels)
+            found[part.features] = rank_features(
+                _unit(queries[:, columns]), _unit(galleries[:, columns]), *labels
+            )
         metrics = found[part.features]
         scores.append(
             PartScores(

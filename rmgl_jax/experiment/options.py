@@ -89,10 +89,8 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """The checkpoint to evaluate, and how."""
+    """Selection of a checkpoint, and settings of its evaluation."""
 
-    checkpoint: Path = tyro.MISSING
-    """Run directory, or model file (.safetensors)."""
     step: int | None = None
     """Training step of the checkpoint in a run directory. The default is the latest."""
     best: bool = False
@@ -107,6 +105,8 @@ class CheckpointOptions:
 class EvaluateOptions(CheckpointOptions):
     """Options of an evaluation on one dataset."""
 
+    checkpoint: Path = tyro.MISSING
+    """Run directory, or model file (.safetensors)."""
     dataset: str = tyro.MISSING
     """Name of the dataset, as "market1501", "cuhk03_np/labeled" or "folder/NAME"."""
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
@@ -125,12 +125,14 @@ class EvaluateOptions(CheckpointOptions):
 class CrossDatasetOptions(CheckpointOptions):
     """Options of an evaluation on all prepared datasets."""
 
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(name="checkpoint")] = tyro.MISSING
+    """Run directories, or model files (.safetensors). Several are shown as one matrix too."""
     data_dir: Path | None = None
     """Directory of prepared datasets. The default is TFDS's own directory."""
     allow_partial: bool = False
     """Accept other image counts than the published ones."""
     output: Path | None = None
-    """Directory for one file per dataset. The default is `table4` in the run directory."""
+    """Directory for one file per dataset. The default is `table4` in each run directory."""
 
 
 # Filled in from the data and from --weights.
