@@ -7,14 +7,14 @@ from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
 from rmgl_jax.evaluation.result import PartScores
 from rmgl_jax.models.parts import embedding_parts
 
-Labels = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
+LabelArrays = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
 
 
 def score_parts(
     config: ModelConfig,
     queries: np.ndarray,
     galleries: np.ndarray,
-    labels: Labels,
+    labels: LabelArrays,
     whole: RankMetrics,
 ) -> tuple[PartScores, ...]:
     """Ranks the gallery by each part of the embedding alone, scaled to unit length.
