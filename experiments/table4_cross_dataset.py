@@ -1,10 +1,13 @@
-"""One trained model on every prepared dataset (Table IV).
+"""Trained models on every prepared dataset (Table IV).
 
     python -m experiments.table4_cross_dataset --checkpoint runs/market1501_gpu
+    python -m experiments.table4_cross_dataset --checkpoint runs/market1501_gpu runs/msmt17_gpu
 
---checkpoint is a run directory or a model file; it is only read. Each pair of datasets is written
-to its own file in --output, so that an interrupted table resumes. The run's own dataset is in the
-table for comparison.
+--checkpoint is a run directory or a model file, or several of them; only the directory `table4` is
+written there. Each pair of datasets is written to its own file in it, or in --output, so that an
+interrupted table resumes. The run's own dataset is in the table for comparison. Several checkpoints
+are also shown as one matrix, trained on by tested on, which is in `table4.md`; pairs that were not
+measured are open.
 
 The paper does not say which mAP it reports, nor if CUHK03 has the labeled or the detected boxes;
 its numbers are shown for both. It has none with MSMT17 as the target. The other methods of its

@@ -50,6 +50,7 @@ def test_evaluate_describes_its_result(plain):
     assert (plain.trained_on, plain.step, plain.digest) == ("market1501", "9", "0a")
     assert (plain.flipped, plain.same_camera_rule, plain.checkpoint) == (True, True, None)
     assert (plain.reranked, plain.expanded, plain.verification) == (None, None, None)
+    assert plain.parts is None
 
 
 def test_evaluate_passes_its_options_on(model, data_dir, plain):
@@ -113,6 +114,7 @@ def test_evaluate_run_prints_and_writes_the_result(kind, model, data_dir, tmp_pa
         settings=EvalConfig(rerank=True, k1=4, k2=2, lambda_value=0.2),
         query_expansion=True,
         roc=True,
+        by_part=True,
         output=Path("~/made/result.json"),
     )
     console = Console(width=100, file=io.StringIO())
@@ -134,6 +136,8 @@ def test_evaluate_run_prints_and_writes_the_result(kind, model, data_dir, tmp_pa
         str(output),
     ):
         assert part in text, part
+    for part in result.parts:
+        assert f"{part.name} {part.width} {100 * part.rank_1:.2f} {100 * part.mean_ap:.2f}" in text
     assert output.read_text() == result.to_json()
     assert EvaluationResult.from_json(output.read_text()).to_json() == output.read_text()
     assert json.loads(output.read_text())["checkpoint"] == str(checkpoint)

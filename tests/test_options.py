@@ -140,8 +140,8 @@ def test_evaluate_options():
         roc=True,
         output=Path("d.json"),
     )
-    assert parse_cross_dataset("", ["--checkpoint", "a", "--no_flip"]) == CrossDatasetOptions(
-        checkpoint=Path("a"), settings=EvalConfig(flip=False)
+    assert parse_cross_dataset("", ["--checkpoint", "a", "b", "--no_flip"]) == CrossDatasetOptions(
+        checkpoints=(Path("a"), Path("b")), settings=EvalConfig(flip=False)
     )
 
 

@@ -11,6 +11,7 @@ from rmgl_jax.evaluation.ranking import rank_metrics
 from rmgl_jax.evaluation.result import (
     EvaluationResult,
     Expanded,
+    PartScores,
     Reranked,
     measures,
     print_results,
@@ -65,6 +66,7 @@ VERIFICATION = verification_metrics(np.array([[1.0, 2.0, 3.0]]), [1], None, [1, 
     [
         {"expanded": Expanded(metrics(2), 5, 3.0), "verification": VERIFICATION, "digest": "abc"},
         {"reranked": None, "checkpoint": None, "step": None},
+        {"parts": (PartScores("all", "all", 512, 0.5, 0.25, 0.24, 1.0),)},
     ],
 )
 def test_json_round_trip(changes):
@@ -72,6 +74,7 @@ def test_json_round_trip(changes):
     text = original.to_json()
     loaded = EvaluationResult.from_json(text)
     assert loaded.to_json() == text
+    assert loaded.parts == original.parts
     for name in ("plain", "reranked", "expanded", "verification"):
         before, after = getattr(original, name), getattr(loaded, name)
         assert type(before) is type(after)

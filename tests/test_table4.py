@@ -4,14 +4,17 @@ import io
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError
 from experiments.table4_cross_dataset import OTHERS, PAPER
 from rmgl_jax.config import EvalConfig
+from rmgl_jax.evaluation.ranking import rank_metrics
 from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.experiment.cross_dataset import evaluate_all, list_prepared
+from rmgl_jax.experiment.cross_dataset_matrix import matrix
 from rmgl_jax.experiment.options import CrossDatasetOptions
 from tests.tiny_trees import prepare_partial, write_images, write_market
 from tests.trained_run import write_run
@@ -63,7 +66,7 @@ def options(workdir, data_dir, tmp_path):
 
 def table_options(workdir, data_dir, output):
     return CrossDatasetOptions(
-        checkpoint=workdir,
+        checkpoints=(workdir,),
         data_dir=data_dir,
         allow_partial=True,
         settings=EvalConfig(rerank=True, k1=2, k2=1),
@@ -237,11 +240,65 @@ def test_nothing_prepared(options, console, tmp_path):
     assert "market1501" in console.export_text()
 
 
-def test_published_pairs():
-    targets = {"market1501", "dukemtmc_reid", "cuhk03_np"}
-    assert {source: set(row) for source, row in PAPER.items()} == {
-        source: targets - {source} for source in (*targets, "msmt17")
+def test_several_checkpoints_are_one_matrix(options, console, workdir, tmp_path):
+    other = tmp_path / "duke"
+    write_run(other, "dukemtmc_reid", {5: 0.5})
+    both = replace(options, checkpoints=(workdir, other))
+    results = evaluate_all(both, {"paper": PAPER}, console)
+    assert [(each.trained_on, each.dataset) for each in results] == [
+        (source, target) for source in ("market1501", "dukemtmc_reid") for target in SETS
+    ]
+    assert {each.checkpoint for each in results} == {str(workdir), str(other)}
+    written = (options.output / "table4.md").read_text()
+    assert f"| market1501 | ours: {workdir}, step 6 | (" in written
+    assert written.count("| paper |") == 4
+    assert "dukemtmc_reid-to-market1501.json" in files(options)
+
+
+def test_checkpoints_of_one_source_need_two_directories(options, console, workdir, tmp_path):
+    other = shutil.copytree(workdir, tmp_path / "again")
+    with pytest.raises(InputError, match="both trained on market1501"):
+        evaluate_all(replace(options, checkpoints=(workdir, other)), {}, console)
+
+
+def result_of(source, target, seed):
+    """A result of random distances of 4 queries."""
+    distances = np.random.default_rng(seed).random((4, 8))
+    metrics = rank_metrics(distances, range(4), None, [0, 1, 2, 3] * 2, None)
+    return EvaluationResult(
+        *(target, "1.0.0", 4, 8, 4, True, True, metrics),
+        checkpoint=f"runs/{source}",
+        step="7",
+        trained_on=source,
+    )
+
+
+def cell(result):
+    metrics = result.plain
+    shares = metrics.cmc[0], metrics.mean_ap, metrics.mean_ap_official
+    return " / ".join(f"{100 * share:.1f}" for share in shares)
+
+
+def test_matrix_has_measured_and_open_cells():
+    own = result_of("market1501", "market1501", 1)
+    labeled = result_of("market1501", "cuhk03_np/labeled", 2)
+    synthetic = result_of("synthetic/full", "market1501", 3)
+    grid = matrix([own, labeled, synthetic], {"paper": PAPER, "HHL*": OTHERS["HHL*"]})
+    targets = ("market1501", "dukemtmc_reid", "cuhk03_np/labeled")
+    assert grid.header == ("trained on", "method", *targets)
+    rows = {row[:2]: row[2:] for row in grid.rows}
+    assert rows == {
+        ("market1501", "ours: runs/market1501, step 7"): (f"({cell(own)})", "open", cell(labeled)),
+        ("market1501", "paper"): ("–", "52.4 / 33.8", "14.8 / 13.6"),
+        ("market1501", "HHL*"): ("–", "46.9 / 27.2", "–"),
+        ("dukemtmc_reid", "ours"): ("open",) * 3,
+        ("dukemtmc_reid", "paper"): ("63.7 / 33.4", "–", "11.0 / 9.9"),
+        ("dukemtmc_reid", "HHL*"): ("62.2 / 31.4", "–", "–"),
+        ("cuhk03_np", "ours"): ("open",) * 3,
+        ("cuhk03_np", "paper"): ("62.9 / 36.5", "41.8 / 25.5", "–"),
+        ("cuhk03_np", "HHL*"): ("56.8 / 29.8", "42.7 / 23.4", "–"),
+        ("msmt17", "ours"): ("open",) * 3,
+        ("msmt17", "paper"): ("66.8 / 38.1", "68.2 / 47.8", "20.8 / 18.7"),
+        ("synthetic/full", "ours: runs/synthetic/full, step 7"): (cell(synthetic), "open", "open"),
     }
-    pairs = [pair for sources in OTHERS.values() for row in sources.values() for pair in row]
-    assert len(pairs) == 29
-    assert OTHERS["HHL*"]["cuhk03_np"]["market1501"] == {"mAP": 29.8, "rank-1": 56.8}
+    assert len(rows) == len(grid.rows)

@@ -10,6 +10,7 @@ from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation.distances import distance_blocks
 from rmgl_jax.evaluation.embedding import embed_split
 from rmgl_jax.evaluation.labels import Labels
+from rmgl_jax.evaluation.parts import score_parts
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.ranking import rank_blocks, rank_features
 from rmgl_jax.evaluation.reranking import rerank_blocks
@@ -37,6 +38,7 @@ def evaluate_splits(
     *,
     expand: bool = False,
     verify: bool = False,
+    by_part: bool = False,
     checkpoint: str | None = None,
     step: int | None = None,
     trained_on: str | None = None,
@@ -55,6 +57,7 @@ def evaluate_splits(
         settings: flip, batch size and re-ranking.
         expand: Also rank with alpha query expansion (k = 5, alpha = 3).
         verify: Also compute true positive rates at low false positive rates.
+        by_part: Also rank by each part of the embeddings alone.
         checkpoint: source of the variables, recorded in the result.
         step: training step of the variables, recorded in the result.
         trained_on: dataset of the training, recorded in the result.
@@ -88,6 +91,7 @@ def evaluate_splits(
         expanded = Expanded(rank_features(expansions, galleries, *labels), k, alpha)
     if verify:
         verification = verification_blocks(distance_blocks(queries, galleries), *labels)
+    plain = rank_features(queries, galleries, *labels)
     return EvaluationResult(
         dataset=query.dataset,
         version=query.version,
@@ -96,7 +100,7 @@ def evaluate_splits(
         n_ids=query.num_classes,
         flipped=settings.flip,
         same_camera_rule=query.camids is not None,
-        plain=rank_features(queries, galleries, *labels),
+        plain=plain,
         reranked=reranked,
         expanded=expanded,
         verification=verification,
@@ -105,6 +109,7 @@ def evaluate_splits(
         trained_on=trained_on,
         digest=digest,
         data_digest=data_digest(query, gallery),
+        parts=score_parts(model, queries, galleries, labels, plain) if by_part else None,
     )
 
 

@@ -49,6 +49,26 @@ class Expanded:
 
 
 @dataclass(frozen=True)
+class PartScores:
+    """Scores of one part of the embedding, ranked alone and not re-ranked; means in [0, 1]."""
+
+    kind: str
+    """Kind of the part: "all", "branch", "path", "region" or "feature"."""
+    name: str
+    """Name of the part; see `embedding_parts`."""
+    width: int
+    """Columns of the embedding that the part has."""
+    rank_1: float
+    """Share of queries whose first match is the nearest image."""
+    mean_ap: float
+    """mAP, step definition."""
+    mean_ap_official: float
+    """mAP as Market-1501's evaluation code computes it."""
+    mean_inp: float
+    """mINP."""
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """One model evaluated on one dataset. Metrics without re-ranking are always included."""
 
@@ -85,6 +105,8 @@ class EvaluationResult:
     """Digest of the weights."""
     data_digest: str | None = None
     """Digests of query and gallery."""
+    parts: tuple[PartScores, ...] | None = None
+    """Scores of the parts of the embedding, if requested."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.plain, RankMetrics):
@@ -111,6 +133,8 @@ class EvaluationResult:
                 name: value.tolist() if isinstance(value, np.ndarray) else value
                 for name, value in vars(self.verification).items()
             }
+        if self.parts is not None:
+            fields["parts"] = [vars(part) for part in self.parts]
         return checked_json.to_text(fields)
 
     @classmethod
@@ -130,9 +154,13 @@ class EvaluationResult:
                     fields[name] = kind(**other | {"metrics": metrics})
             if (rates := fields.get("verification")) is not None:
                 fields["verification"] = _verification_from_dict(rates)
+            if (parts := fields.get("parts")) is not None:
+                if not isinstance(parts, list) or not parts:
+                    raise ValueError(f"parts must be a list of scores, got {str(parts)[:80]}")
+                fields["parts"] = tuple(PartScores(**part) for part in parts)
             result = cls(**fields)
             check_fields(result)
-            for other in filter(None, (result.reranked, result.expanded)):
+            for other in filter(None, (result.reranked, result.expanded, *(result.parts or ()))):
                 check_fields(other)
             step = result.step
             if step is not None and not (step.isdecimal() and len(step) < 16):
@@ -269,6 +297,33 @@ def print_results(
             cells = [f"{numbers[column]:.2f}" if column in numbers else "–" for column in columns]
             table.add_row(name, *cells)
         console.print(table)
+
+
+def print_parts(result: EvaluationResult, console: Console) -> None:
+    """Prints the scores of the parts of the embedding of a result that has them."""
+    table = Table(
+        title=Text(
+            f"{result.dataset} {result.version} by part of the embedding, not re-ranked; in percent"
+        ),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("part")
+    table.add_column("", overflow="fold")
+    for name in ("width", "rank-1", "mAP\n(step)", "mAP\n(official)", "mINP"):
+        table.add_column(name, justify="right", no_wrap=True)
+    previous = None
+    for part in result.parts or ():
+        means = (part.rank_1, part.mean_ap, part.mean_ap_official, part.mean_inp)
+        table.add_row(
+            part.kind if part.kind != previous else "",
+            part.name,
+            str(part.width),
+            *(f"{100 * mean:.2f}" for mean in means),
+        )
+        previous = part.kind
+    console.print(table)
 
 
 def _rows(

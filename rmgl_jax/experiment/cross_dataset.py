@@ -1,4 +1,4 @@
-"""Cross-dataset evaluation: one trained model on all prepared datasets (Table IV)."""
+"""Cross-dataset evaluation: trained models on all prepared datasets (Table IV)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +15,12 @@ from data_prep.preparing import make_builder
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation.protocol import data_digest
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, measures
+from rmgl_jax.experiment.cross_dataset_matrix import family, is_own, matrix
 from rmgl_jax.experiment.evaluate import evaluate
 from rmgl_jax.experiment.options import CrossDatasetOptions
 from rmgl_jax.experiment.results import PairNumbers
 from rmgl_jax.experiment.splits import load_query_and_gallery
+from rmgl_jax.experiment.table import to_markdown, to_rich
 from rmgl_jax.export.model_file import TrainedModel, load_model
 
 _COLUMNS = ("rank-1", "mAP (step)", "mAP (official)", "mAP (unspecified)", "mINP")
@@ -27,48 +29,90 @@ _COLUMNS = ("rank-1", "mAP (step)", "mAP (official)", "mAP (unspecified)", "mINP
 def evaluate_all(
     options: CrossDatasetOptions, published: Mapping[str, PairNumbers], console: Console
 ) -> list[EvaluationResult]:
-    """Evaluates a checkpoint on every prepared dataset and prints one table.
+    """Evaluates checkpoints on every prepared dataset and prints a table of each.
+
+    Several checkpoints, of networks trained on different datasets, also result in one matrix, which
+    is written to `table4.md`.
 
     Each result is written to its own file. A dataset that was evaluated before, with the same
     weights, data and settings, is read from its file instead.
 
     Args:
-        options: checkpoint and settings.
+        options: checkpoints and settings.
         published: numbers to print next to the results, by method.
-        console: for messages, progress and the table.
+        console: for messages, progress and the tables.
+
+    Returns:
+        All results, by checkpoint.
 
     Raises:
-        InputError: no dataset is prepared; see also `load_model`.
+        InputError: no dataset is prepared, or two checkpoints would write the same files; see also
+            `load_model`.
         MissingFileError: the work directory or its checkpoints are not there.
         ExpectedError: some datasets could not be evaluated. They are named after the table of the
             others was printed.
     """
-    model = load_model(options.checkpoint.expanduser(), options.step, options.best)
+    models = _load_models(options)
     prepared, missing = list_prepared(options.data_dir)
     if missing:
         console.print(f"Not prepared: {', '.join(missing)}.", highlight=False)
     if not prepared:
         where = options.data_dir or "TFDS's own directory"
         raise InputError(f"No dataset is prepared in {where}; see docs/datasets.md.")
-    checkpoint = options.checkpoint.expanduser()
-    parent = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    directory = options.output.expanduser() if options.output else parent / "table4"
-    results, problems = [], []
-    for name in prepared:
-        try:
-            results.append(_evaluate_or_read(model, name, directory, options, console))
-        except ExpectedError as error:
-            problems.append(f"{name}: {error}")
-    if results:
-        numbers = {
-            method: by_source.get(_family(model.config.dataset), {})
-            for method, by_source in published.items()
-        }
-        console.print(_table(results, model, numbers))
-        console.print(f"Each result is in {directory}", highlight=False, markup=False)
+    results: list[EvaluationResult] = []
+    problems: list[str] = []
+    for checkpoint, model in models.items():
+        trained_on = model.config.dataset
+        found = []
+        for name in prepared:
+            try:
+                found.append(_evaluate_or_read(model, checkpoint, name, options, console))
+            except ExpectedError as error:
+                problems.append(f"{trained_on} to {name}: {error}")
+        if found:
+            numbers = {
+                method: by_source.get(family(trained_on), {})
+                for method, by_source in published.items()
+            }
+            console.print(_table(found, model, numbers))
+            directory = _directory(checkpoint, options)
+            console.print(f"Each result is in {directory}", highlight=False, markup=False)
+        results += found
+    if len(models) > 1 and results:
+        grid = matrix(results, published)
+        console.print(to_rich(grid))
+        path = _directory(options.checkpoints[0], options) / "table4.md"
+        write_text(path, f"{grid.title}\n\n{to_markdown(grid)}\n")
+        console.print(f"Written to {path}", highlight=False, markup=False)
     if problems:
         raise ExpectedError(f"{len(problems)} datasets were not evaluated. {' '.join(problems)}")
     return results
+
+
+def _load_models(options: CrossDatasetOptions) -> dict[Path, TrainedModel]:
+    """Loads all checkpoints, and checks that their results have different files."""
+    models: dict[Path, TrainedModel] = {}
+    used: dict[tuple[str, Path], Path] = {}
+    for checkpoint in dict.fromkeys(options.checkpoints):
+        model = load_model(checkpoint.expanduser(), options.step, options.best)
+        trained_on, directory = model.config.dataset, _directory(checkpoint, options)
+        other = used.setdefault((trained_on, directory.resolve()), checkpoint)
+        if other != checkpoint:
+            raise InputError(
+                f"{checkpoint} and {other} are both trained on {trained_on}, and their results "
+                f"would have the same names in {directory}; evaluate one of them, or use the "
+                "default output."
+            )
+        models[checkpoint] = model
+    return models
+
+
+def _directory(checkpoint: Path, options: CrossDatasetOptions) -> Path:
+    """Directory of the results of a checkpoint."""
+    if options.output:
+        return options.output.expanduser()
+    checkpoint = checkpoint.expanduser()
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "table4"
 
 
 def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str]]:
@@ -92,13 +136,13 @@ def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str]]:
 
 def _evaluate_or_read(
     model: TrainedModel,
+    checkpoint: Path,
     name: str,
-    directory: Path,
     options: CrossDatasetOptions,
     console: Console,
 ) -> EvaluationResult:
     source = model.config.dataset
-    path = directory / f"{source}-to-{name}.json".replace("/", "_")
+    path = _directory(checkpoint, options) / f"{source}-to-{name}.json".replace("/", "_")
     result = _read_result(path, model, name, options)
     if result is not None:
         console.print(f"{source} to {name}: from {path}", highlight=False, markup=False)
@@ -110,7 +154,7 @@ def _evaluate_or_read(
         data_dir=options.data_dir,
         allow_partial=options.allow_partial,
         settings=options.settings,
-        checkpoint=str(options.checkpoint),
+        checkpoint=str(checkpoint),
         console=console if console.is_terminal else None,
     )
     write_text(path, result.to_json())
@@ -148,18 +192,6 @@ def _has_settings(result: EvaluationResult, settings: EvalConfig) -> bool:
     )
 
 
-def _family(name: str) -> str:
-    return name.partition("/")[0]
-
-
-def _is_own(name: str, trained_on: str) -> bool:
-    """True if the test images belong to the dataset of training, in any of its variants."""
-    family = _family(name)
-    return name == trained_on or (
-        family in ("cuhk03_np", "msmt17") and family == _family(trained_on)
-    )
-
-
 def _table(
     results: Sequence[EvaluationResult],
     model: TrainedModel,
@@ -190,7 +222,7 @@ def _table(
     for name in _COLUMNS:
         table.add_column(name.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for result in results:
-        own = _is_own(result.dataset, trained_on)
+        own = is_own(result.dataset, trained_on)
         table.add_row(
             f"{result.dataset} {result.version}{', its own' if own else ''}: "
             f"{result.n_query:,} queries, {result.n_gallery:,} gallery images"
@@ -198,7 +230,7 @@ def _table(
         )
         rows = [("not re-ranked", measures(result.plain))]
         for method, by_target in published.items():
-            target = by_target.get(_family(result.dataset), {})
+            target = by_target.get(family(result.dataset), {})
             if target and not own:
                 # No method says which mAP it reports.
                 numbers = {

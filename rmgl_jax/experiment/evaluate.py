@@ -7,7 +7,7 @@ from data_prep.errors import InputError
 from data_prep.files import write_text
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation import protocol
-from rmgl_jax.evaluation.result import EvaluationResult, print_results
+from rmgl_jax.evaluation.result import EvaluationResult, print_parts, print_results
 from rmgl_jax.experiment.options import EvaluateOptions
 from rmgl_jax.experiment.splits import AnyPath, load_query_and_gallery
 from rmgl_jax.export.model_file import TrainedModel, load_model
@@ -23,6 +23,7 @@ def evaluate(
     settings: EvalConfig | None = None,
     query_expansion: bool = False,
     roc: bool = False,
+    by_part: bool = False,
     checkpoint: str | None = None,
     console: Console | None = None,
 ) -> EvaluationResult:
@@ -39,6 +40,7 @@ def evaluate(
         settings: flip, batch size and re-ranking; None is `EvalConfig()`.
         query_expansion: also rank by alpha query expansion.
         roc: also measure true positive rates at false positive rates of 1e-4 to 1e-1.
+        by_part: also rank by each branch, path, region and feature of the embeddings alone.
         checkpoint: origin of the weights, recorded in the result.
         console: for the progress bar; None is silent.
 
@@ -57,6 +59,7 @@ def evaluate(
         settings or EvalConfig(),
         expand=query_expansion,
         verify=roc,
+        by_part=by_part,
         checkpoint=checkpoint,
         step=model.step,
         trained_on=model.config.dataset,
@@ -81,10 +84,13 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
         settings=options.settings,
         query_expansion=options.query_expansion,
         roc=options.roc,
+        by_part=options.by_part,
         checkpoint=str(options.checkpoint),
         console=console if console.is_terminal else None,
     )
     print_results([result], console=console)
+    if result.parts is not None:
+        print_parts(result, console)
     if options.output is not None:
         output = options.output.expanduser()
         write_text(output, result.to_json())

@@ -93,10 +93,8 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """The checkpoint to evaluate, and how."""
+    """Selection of a checkpoint, and settings of its evaluation."""
 
-    checkpoint: Path = tyro.MISSING
-    """Run directory, or model file (.safetensors)."""
     step: int | None = None
     """Training step of the checkpoint in a run directory. The default is the latest."""
     best: bool = False
@@ -111,6 +109,8 @@ class CheckpointOptions:
 class EvaluateOptions(CheckpointOptions):
     """Options of an evaluation on one dataset."""
 
+    checkpoint: Path = tyro.MISSING
+    """Run directory, or model file (.safetensors)."""
     dataset: str = tyro.MISSING
     """Name of the dataset, as "market1501", "cuhk03_np/labeled" or "folder/NAME"."""
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
@@ -119,6 +119,8 @@ class EvaluateOptions(CheckpointOptions):
     """Also rank by alpha query expansion."""
     roc: bool = False
     """Also measure true positive rates at false positive rates of 1e-4 to 1e-1."""
+    by_part: bool = False
+    """Also rank by each branch, path, region and feature of the embeddings alone."""
     output: Path | None = None
     """File (.json) for the whole result, with the values of each query."""
 
@@ -127,12 +129,14 @@ class EvaluateOptions(CheckpointOptions):
 class CrossDatasetOptions(CheckpointOptions):
     """Options of an evaluation on all prepared datasets."""
 
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(name="checkpoint")] = tyro.MISSING
+    """Run directories, or model files (.safetensors). Several are shown as one matrix too."""
     data_dir: Path | None = None
     """Directory of prepared datasets. The default is TFDS's own directory."""
     allow_partial: bool = False
     """Accept other image counts than the published ones."""
     output: Path | None = None
-    """Directory for one file per dataset. The default is `table4` in the run directory."""
+    """Directory for one file per dataset. The default is `table4` in each run directory."""
 
 
 # Filled in from the data and from --weights.

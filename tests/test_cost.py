@@ -1,0 +1,53 @@
+"""The table of costs: counts from shapes, and open cells."""
+
+import pytest
+
+from benchmarks.cost import METHODS, OPEN, count, grid
+from rmgl_jax.config import ModelConfig
+from rmgl_jax.stages import RESIDUAL_STAGES
+
+
+def bottlenecks(stage, depth, channels):
+    """Parameters of a stage of ResNet-50 with its batch norms, and its output channels."""
+    inner, outer = 64 * stage.width, 256 * stage.width
+    block = 9 * inner**2 + inner * outer + 2 * (2 * inner + outer)
+    total = depth * block + channels * inner + (depth - 1) * outer * inner
+    return total + channels * outer + 2 * outer, outer
+
+
+def parameters(branches, heads):
+    """Parameters of a network whose branches separate after res2, without classifiers."""
+    total, channels = 7 * 7 * 3 * 64 + 2 * 64, 64
+    for stage, depth in zip(RESIDUAL_STAGES, ModelConfig().depth, strict=True):
+        size, channels = bottlenecks(stage, depth, channels)
+        total += size * (1 if stage.shared else branches)
+    return total + heads * (channels * 256 + 2 * 256)
+
+
+@pytest.mark.parametrize(
+    ("method", "branches", "heads"),
+    [
+        ("RMGL", 2, 14),
+        ("baseline, 2+3-stripe", 2, 7),
+        ("MGN in this network", 3, 8),
+        ("PCB in this network", 1, 6),
+    ],
+)
+def test_count(method, branches, heads):
+    found = count(method)
+    assert found["parameters_of_embedding"] == parameters(branches, heads)
+    classifiers = heads * (256 + 1) * 751
+    assert found["parameters"] == parameters(branches, heads) + classifiers
+    assert found["embedding_width"] == 256 * heads
+
+
+def test_grid_leaves_open_what_was_not_measured():
+    found = {
+        "RMGL": {"parameters": 56_840_018, "operations": 44.04e9, "embedding_width": 3584},
+        "PCB in this network": {"step_bytes": 2**30, "latency_seconds": 0.02},
+    }
+    rows = {row[0]: row[1:] for row in grid(found).rows}
+    assert list(rows) == list(METHODS)
+    assert rows["RMGL"] == ("56.8", OPEN, "44.0", "3,584", OPEN, OPEN)
+    assert rows["PCB in this network"] == (*(OPEN,) * 4, "1.0", "20")
+    assert set(rows["MGN in this network"]) == {OPEN}
