@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.workers import cores
-from rmgl_jax.evaluation.embedding import embed_batch
+from rmgl_jax.evaluation.embedding import embed_batch, inference_variables
 from rmgl_jax.experiment import presets
 from rmgl_jax.export.model_file import load_model
 from rmgl_jax.export.onnx import onnx_model
@@ -78,10 +78,11 @@ def main():
         variables = create(jax.random.key(0), np.zeros((1, *config.image_size, 3), np.float32))
     config = replace(config, dtype="float32")
     flip = not arguments.no_flip
+    folded = inference_variables(config, variables)
     shape = (arguments.batch_size, *config.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     engines: dict[str, Engine] = {
-        "JAX": lambda images: np.asarray(embed_batch(config, variables, jnp.asarray(images), flip))
+        "JAX": lambda images: np.asarray(embed_batch(config, folded, jnp.asarray(images), flip))
     }
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.onnx"

@@ -15,6 +15,7 @@ from rmgl_jax.data.normalization import normalize
 from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.export.onnx import INPUT, ImageInput
 from rmgl_jax.export.onnx_graph import import_onnx
+from rmgl_jax.models.folding import fold_batch_norm
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """Largest accepted difference of two values of unit embeddings, by `ModelConfig.dtype`."""
@@ -74,7 +75,9 @@ def compare(
         ExportError: shapes differ, or values differ by more than `TOLERANCE`.
     """
     images = check_images(config)
-    expected = np.asarray(embed_batch(config, variables, jnp.asarray(images), flip))
+    expected = np.asarray(
+        embed_batch(config, fold_batch_norm(variables), jnp.asarray(images), flip)
+    )
     found = np.asarray(run(images))
     if found.shape != expected.shape:
         raise ExportError(f"{engine} gives the shape {found.shape}, but JAX {expected.shape}.")

@@ -167,7 +167,7 @@ class Embedder:
                 yield pixels[local]
 
         with ThreadPoolExecutor(cores()) as pool:
-            batches = embed_batches(config, self.model.variables, read_batches(), self.flip)
+            batches = embed_batches(config, self.model.folded, read_batches(), self.flip)
             for embeddings in batches:
                 count, good, bad = read.popleft()
                 found = embeddings[:count]

@@ -11,10 +11,11 @@ from flax import struct
 
 from rmgl_jax.config import ModelConfig, PathName
 from rmgl_jax.models.convolution import Conv
+from rmgl_jax.models.folding import Shift
 from rmgl_jax.models.heads import Classifier, Reduction
 from rmgl_jax.models.partition import fold, unfold
 from rmgl_jax.models.pooling import activation_balanced_pool, uniform_stripe_pool
-from rmgl_jax.models.resnet import Stage, Stem
+from rmgl_jax.models.resnet import ModuleFactory, Stage, Stem
 from rmgl_jax.stages import SHARED_STAGES, STAGES, FoldPosition, residual_stages
 
 
@@ -119,7 +120,8 @@ class Backbone(nn.Module):
     """
 
     config: ModelConfig
-    axis_name: str | None = None
+    norm: ModuleFactory
+    """Makes the batch norm after a convolution."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
@@ -148,15 +150,8 @@ class Backbone(nn.Module):
 
     def _modules(self) -> dict[str, nn.Module]:
         """The modules of all stages of all branches, by name."""
-        config = self.config
-        dtype = jnp.dtype(config.dtype)
-        conv = partial(Conv, dtype=dtype)
-        norm = partial(
-            nn.BatchNorm,
-            momentum=config.batch_norm_momentum,
-            dtype=dtype,
-            axis_name=self.axis_name,
-        )
+        config, norm = self.config, self.norm
+        conv = partial(Conv, dtype=jnp.dtype(config.dtype))
         modules: dict[str, nn.Module] = {"stem": Stem(config.width, conv, norm, name="stem")}
         for granularity in config.granularities:
             for index, stage in enumerate(residual_stages(config.last_stage)):
@@ -201,16 +196,21 @@ class RMGL(nn.Module):
     axis_name: str | None = None
     """Device axis of `pmap` or `shard_map` over which batch statistics are averaged; None is per
     device. Not used with `train=False`."""
+    folded: bool = False
+    """Take the variables of `fold_batch_norm`, for `part_features` in inference: `params` alone,
+    without classifiers and with batch norm folded into the kernels."""
 
     def setup(self) -> None:
         """Creates the submodules."""
         config = self.config
-        self.backbone = Backbone(config, self.axis_name)
+        norm = partial(nn.BatchNorm, momentum=config.batch_norm_momentum, axis_name=self.axis_name)
+        self.backbone = Backbone(
+            config, Shift if self.folded else partial(norm, dtype=jnp.dtype(config.dtype))
+        )
         self.reduction = Reduction(
             config.embed_dim,
-            momentum=config.batch_norm_momentum,
+            partial(Shift, axes=2) if self.folded else partial(norm, axis=(1, 2)),
             relu=config.reduction_relu,
-            axis_name=self.axis_name,
         )
         self.classifier = Classifier(config.num_classes)
 
@@ -225,12 +225,16 @@ class RMGL(nn.Module):
             TypeError: The images are not floats.
             ValueError: The images have a wrong shape.
         """
-        features = self.reduction(self.pool(self.feature_maps(images, train), train), train)
+        features = self.part_features(images, train)
         return Output(
             features=features,
             logits=self.classifier(features),
             embedding=features.reshape(features.shape[0], -1),
         )
+
+    def part_features(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """The part features `[B, N, D]` of normalized float images, as `__call__` computes them."""
+        return self.reduction(self.pool(self.feature_maps(images, train), train), train)
 
     def feature_maps(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The last maps, `{"local2/original": [B, h, w, C], "local2/receptive": ..., ...}`.
