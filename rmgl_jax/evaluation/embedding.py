@@ -217,7 +217,7 @@ def embed_batches(
     sharded = NamedSharding(mesh, PartitionSpec(AXIS))
     replicated = NamedSharding(mesh, PartitionSpec())
     pending: jax.Array | None = None
-    for part in _ahead(batches):
+    for part in read_ahead(batches):
         batch = jax.make_array_from_process_local_data(sharded, part)
         embeddings = _gather(embed_batch(config, folded, batch, flip), replicated)
         # The result is copied while the device computes the next batch.
@@ -242,7 +242,7 @@ def embedding_width(config: ModelConfig) -> int:
     return len(feature_layout(config)) * config.embed_dim
 
 
-def _ahead(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def read_ahead(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the batches in order, each while the next one is being read."""
     iterator = iter(batches)
     with ThreadPoolExecutor(1) as reader:
