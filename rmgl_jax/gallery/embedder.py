@@ -211,7 +211,7 @@ class Embedder:
             )
             return lambda batches: map(run, read_ahead(batches))
         folded = model.folded
-        if self.precision not in (None, config.dtype):
+        if self.precision is not None and self.precision != config.dtype:
             config = replace(config, dtype=self.precision)
             folded = inference_variables(config, model.variables)
         return lambda batches: embed_batches(config, folded, batches, self.flip)
