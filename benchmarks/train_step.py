@@ -107,6 +107,7 @@ def jax_network(problem, parallel):
 
     jax.config.update("jax_platforms", PLATFORMS[problem.device])
     from rmgl_jax.data.normalization import normalize
+    from rmgl_jax.evaluation.embedding import inference_variables
     from rmgl_jax.models.rmgl import RMGL
     from rmgl_jax.training.optimizer import make_optimizer
     from rmgl_jax.training.step import create_state, make_train_step
@@ -129,7 +130,10 @@ def jax_network(problem, parallel):
         "device": jax.devices()[0].device_kind,
     }
 
-    forward = jax.jit(lambda v, x: model.apply(v, x, train=False).embedding)
+    # The network that embeds images, with batch norm folded into the kernels.
+    variables = inference_variables(config.model, variables)
+    network = RMGL(config.model, folded=True)
+    forward = jax.jit(lambda v, x: network.apply(v, x, method="part_features"))
     start = time.perf_counter()
     forward = forward.lower(variables, pixels).compile()
     forward_compile = time.perf_counter() - start

@@ -16,6 +16,12 @@ from rmgl_jax.stages import STAGES, BranchPosition, FoldPosition, map_stride
 PathName = Literal["original", "receptive"]
 
 Pooling = Literal["max", "mean"]
+
+Arithmetic = Literal["float32", "bfloat16"]
+"""Type of the arithmetic of the convolutions."""
+
+Engine = Literal["jax", "onnxruntime", "openvino"]
+"""Runs a network on images; the other engines than JAX run on CPUs."""
 Count = Annotated[int, Range(1)]
 Probability = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(0, 1, open_low=True)]
@@ -93,7 +99,7 @@ class ModelConfig(_Checked):
     """Features that classifiers of whole maps take: after the reduction, or before it as MGN's."""
     last_stage: Literal["res4", "res5"] = "res5"
     """Last stage of the backbone; "res4" leaves res5 out."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Arithmetic = "float32"
     """Arithmetic of the backbone. Parameters, statistics and outputs stay float32."""
     remat: bool = False
     """Recompute the inside of each block in the backward pass: less memory, more time."""

@@ -3,18 +3,21 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep.errors import ExpectedError
+from data_prep.errors import ExpectedError, MissingPackageError
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.normalization import normalize
 from rmgl_jax.evaluation.embedding import embed_batch
+from rmgl_jax.export.engines import open_onnxruntime
 from rmgl_jax.export.onnx import INPUT, ImageInput
 from rmgl_jax.export.onnx_graph import import_onnx
+from rmgl_jax.models.folding import fold_batch_norm
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """Largest accepted difference of two values of unit embeddings, by `ModelConfig.dtype`."""
@@ -74,7 +77,9 @@ def compare(
         ExportError: shapes differ, or values differ by more than `TOLERANCE`.
     """
     images = check_images(config)
-    expected = np.asarray(embed_batch(config, variables, jnp.asarray(images), flip))
+    expected = np.asarray(
+        embed_batch(config, fold_batch_norm(variables), jnp.asarray(images), flip)
+    )
     found = np.asarray(run(images))
     if found.shape != expected.shape:
         raise ExportError(f"{engine} gives the shape {found.shape}, but JAX {expected.shape}.")
@@ -110,14 +115,11 @@ def onnx_runner(
         return np.asarray(normalize(images)).transpose(0, 3, 1, 2)
 
     try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError:
+        run = open_onnxruntime(path.read_bytes())
+    except MissingPackageError:
         import_onnx()
         reference = importlib.import_module("onnx.reference").ReferenceEvaluator(str(path))
         return "ONNX's reference evaluator", lambda images: np.asarray(
             reference.run(None, {INPUT: convert(images)})[0]
         )
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return f"ONNX Runtime {runtime.__version__}", lambda images: np.asarray(
-        session.run(None, {INPUT: convert(images)})[0]
-    )
+    return f"ONNX Runtime {version('onnxruntime')}", lambda images: run(convert(images))

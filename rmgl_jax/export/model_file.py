@@ -21,6 +21,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from rmgl_jax.data.images import DECODING
 from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.devices import data_mesh
 from rmgl_jax.evaluation.calibration import Calibration
-from rmgl_jax.evaluation.embedding import embedding_width
+from rmgl_jax.evaluation.embedding import embedding_width, inference_variables
 from rmgl_jax.evaluation.projection import (
     PROJECTION_ARRAYS,
     Projection,
@@ -78,6 +79,11 @@ class TrainedModel:
     """Projection of the embedding to fewer dimensions."""
     calibration: Calibration | None = None
     """Score thresholds for "same person?"."""
+
+    @cached_property
+    def folded(self) -> dict[str, Any]:
+        """The variables for `embed_batch`, computed once; see `inference_variables`."""
+        return inference_variables(self.config.model, self.variables)
 
     @property
     def trained_on(self) -> str:

@@ -10,13 +10,13 @@ from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
-from flax import linen as nn
 
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.normalization import MEAN, STD
 from rmgl_jax.export.onnx_graph import GraphWriter
 from rmgl_jax.export.onnx_pooling import activation_balanced_pool, uniform_stripe_pool
 from rmgl_jax.export.weights import to_arrays
+from rmgl_jax.models.folding import batch_norm_name, fold_batch_norm
 from rmgl_jax.models.rmgl import BranchModule, FeatureSpec, branch_modules, feature_layout
 from rmgl_jax.stages import (
     STEM,
@@ -33,8 +33,6 @@ ImageInput = Literal["uint8", "float", "normalized"]
 
 INPUT, OUTPUT = "images", "embedding"
 """Names of the graph's input and output."""
-
-_EPSILON = nn.BatchNorm.epsilon
 
 
 def onnx_model(
@@ -61,7 +59,7 @@ def onnx_model(
         InputError: the weights are too large for an ONNX file.
     """
     graph = GraphWriter()
-    arrays = to_arrays(variables)
+    arrays = to_arrays(fold_batch_norm(variables))
     _write_convolutions(graph, arrays)
     height, width = config.image_size
     images = _read_images(graph, image_input)
@@ -95,25 +93,8 @@ def _write_convolutions(graph: GraphWriter, arrays: Mapping[str, np.ndarray]) ->
         if not (name.startswith(prefix) and name.endswith("/kernel")):
             continue
         module = name.removeprefix(prefix).removesuffix("/kernel")
-        scale, bias = _batch_norm(arrays, f"backbone/{module.replace('/conv', '/bn')}")
-        weight = (kernel.astype(np.float64) * scale).transpose(3, 2, 0, 1)
-        graph.weight(f"{module}/weight", weight.astype(np.float32))
-        graph.weight(f"{module}/bias", bias.astype(np.float32))
-
-
-def _batch_norm(arrays: Mapping[str, np.ndarray], module: str) -> tuple[np.ndarray, np.ndarray]:
-    """The factor and the summand that a batch norm is in evaluation, float64."""
-    scale, bias, mean, var = (
-        arrays[f"{collection}/{module}/{name}"].astype(np.float64)
-        for collection, name in (
-            ("params", "scale"),
-            ("params", "bias"),
-            ("batch_stats", "mean"),
-            ("batch_stats", "var"),
-        )
-    )
-    factor = scale / np.sqrt(var + _EPSILON)
-    return factor, bias - mean * factor
+        graph.weight(f"{module}/weight", kernel.transpose(3, 2, 0, 1))
+        graph.weight(f"{module}/bias", arrays[f"{prefix}{batch_norm_name(module)}/bias"])
 
 
 def _read_images(graph: GraphWriter, image_input: ImageInput) -> str:
@@ -261,10 +242,9 @@ def _reduce(
     graph: GraphWriter, config: ModelConfig, arrays: Mapping[str, np.ndarray], pooled: str
 ) -> str:
     """The features, concatenated: `[B, N, C] -> [B, N*D]`; see `models.heads.Reduction`."""
-    scale, bias = _batch_norm(arrays, "reduction/bn")  # [N, D]
-    kernel = arrays["params/reduction/kernel"].astype(np.float64) * scale[:, None, :]
-    weight = graph.weight("reduction/weight", kernel.astype(np.float32))
-    summand = graph.weight("reduction/bias", bias[:, None, :].astype(np.float32))
+    kernel = arrays["params/reduction/kernel"]
+    weight = graph.weight("reduction/weight", kernel)
+    summand = graph.weight("reduction/bias", arrays["params/reduction/bn/bias"][:, None, :])
     x = graph.add("MatMul", graph.transpose(pooled, [1, 0, 2]), weight)  # [N, B, D]
     x = graph.add("Add", x, summand)
     if config.reduction_relu:

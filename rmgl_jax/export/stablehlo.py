@@ -16,6 +16,7 @@ from jax import export
 from data_prep.errors import MissingPackageError
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.evaluation.embedding import embed_batch
+from rmgl_jax.models.folding import fold_batch_norm
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that a program runs on."""
@@ -34,12 +35,12 @@ def export_program(
         flip: Average each embedding with that of the mirrored image.
     """
     # Constants of the program belong to no device.
-    variables = jax.device_get(variables)
+    folded = fold_batch_norm(variables)
     # The function without its `jit`, whose cache may hold the traced kernels of `rmgl_jax.cpu`.
     embed = inspect.unwrap(embed_batch)
 
     def program(images: jax.Array) -> jax.Array:
-        return embed(config, variables, images, flip)
+        return embed(config, folded, images, flip)
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *config.image_size, 3), jnp.uint8)

@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from rmgl_jax.config import Arithmetic, Engine
 from rmgl_jax.evaluation.projection import Precision
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
@@ -26,6 +27,12 @@ class EmbedOptions:
     """Average each embedding with that of the mirrored image."""
     dim: int | None = None
     """Width of the embeddings, by the projection that `rmgl compress` fits. The default is all."""
+    engine: Engine = "jax"
+    """Engine that runs the network. The others than jax run on the CPU and are packages of their
+    own (pip install 'rmgl_jax[openvino]')."""
+    engine_precision: Arithmetic | None = None
+    """Type of the arithmetic. The default is that of the model with jax, and float32 with the other
+    engines."""
     precision: Precision = "float32"
     """Type of the stored values."""
     batch_size: int = 64
@@ -53,6 +60,8 @@ def main(arguments: Sequence[str]) -> None:
             options.output,
             flip=options.flip,
             dim=options.dim,
+            engine=options.engine,
+            engine_precision=options.engine_precision,
             precision=options.precision,
             batch_size=options.batch_size,
             skip_bad=options.skip_bad,

@@ -8,6 +8,7 @@ from typing import cast
 from rich.console import Console
 
 from data_prep.errors import InputError
+from rmgl_jax.config import Arithmetic, Engine
 from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.projection import Precision
 from rmgl_jax.export.model_file import TrainedModel
@@ -23,6 +24,8 @@ def embed_files(
     *,
     flip: bool = True,
     dim: int | None = None,
+    engine: Engine = "jax",
+    engine_precision: Arithmetic | None = None,
     precision: Precision = "float32",
     batch_size: int = 64,
     skip_bad: bool = False,
@@ -38,6 +41,8 @@ def embed_files(
         output: `.npz` or `.parquet` file; see `write_embeddings`.
         flip: Average each embedding with that of the mirrored image.
         dim: width of projected embeddings; None is the whole embedding.
+        engine: see `Embedder.engine`.
+        engine_precision: type of the arithmetic; see `Embedder.precision`.
         precision: type of the stored values.
         batch_size: images embedded at once.
         skip_bad: Leave out images that cannot be read, and list them at the end.
@@ -48,11 +53,13 @@ def embed_files(
 
     Raises:
         InputError: `output` has another suffix, an image does not decode (with `skip_bad`: none
-            does), or the model does not give embeddings of width `dim`.
+            does), the model does not give embeddings of width `dim`, or the engine does not compute
+            in `engine_precision`.
         MissingFileError: an image is not there.
+        MissingPackageError: the engine is not installed, or pyarrow for a Parquet file.
     """
     total = sum(1 for _ in find_crops(sources))
-    embedder = Embedder(model, batch_size, flip, dim)
+    embedder = Embedder(model, batch_size, flip, dim, engine, engine_precision)
     done, skipped = 0, list[BadImage]()
     started = time.perf_counter()
     with (

@@ -5,9 +5,10 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -18,14 +19,18 @@ from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError
 from data_prep.workers import cores
+from rmgl_jax.config import Arithmetic, Engine
 from rmgl_jax.data.images import to_pixels
 from rmgl_jax.evaluation.embedding import (
     embed_batches,
     embedding_width,
+    inference_variables,
     progress_bar,
+    read_ahead,
     split_batch,
 )
 from rmgl_jax.evaluation.projection import Projection
+from rmgl_jax.export.engines import check_engine, load_engine
 from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.crops import Crop, cut, read_image
 from rmgl_jax.runtime import enable_compilation_cache
@@ -41,12 +46,15 @@ _LOADING = threading.Lock()
 class Embedder:
     """Computes embeddings of images with a trained model: `Embedder(model)(images)`.
 
-    Images are decoded and resized as in the evaluation, so that embeddings equal those of the
-    evaluation bit for bit with the same batch size and devices.
+    Images are decoded and resized as in the evaluation, and with the engine "jax" they go through
+    its program, so that embeddings equal those of the evaluation bit for bit with the same batch
+    size and devices. Those of other engines at float32 differ by rounding, no value by more than
+    1e-4. `digest` does not depend on the engine.
 
     Raises:
         InputError: `batch_size` is less than 1, or the model has no projection, or none of so many
-            dimensions.
+            dimensions, or the engine does not compute in `precision` on this processor.
+        MissingPackageError: the package of the engine is not installed.
     """
 
     model: TrainedModel
@@ -57,12 +65,18 @@ class Embedder:
     """Average each embedding with that of the mirrored image."""
     dim: int | None = None
     """Width of the embeddings, by the projection of the model; None is the whole embedding."""
+    engine: Engine = "jax"
+    """Runs the network; "onnxruntime" and "openvino" run on the CPU, in one process."""
+    precision: Arithmetic | None = None
+    """Type of the arithmetic; None is that of the model with the engine "jax", else float32."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
         if self.dim is not None:
             self._projection.check_dim(self.dim)
+        if self.engine != "jax":
+            check_engine(self.engine, self.precision or "float32")
         enable_compilation_cache()
 
     @property
@@ -152,7 +166,7 @@ class Embedder:
     ) -> Iterator["EmbeddedBatch"]:
         """Yields batches as `stream` does, without their images unless `keep` is true."""
         config = self.model.config.model
-        batch_size, local = split_batch(self.batch_size)
+        batch_size, local = self._batch
         read: deque[tuple[int, list[ImageLike], list[BadImage]]] = deque()
 
         def read_batches() -> Iterator[np.ndarray]:
@@ -167,13 +181,40 @@ class Embedder:
                 yield pixels[local]
 
         with ThreadPoolExecutor(cores()) as pool:
-            batches = embed_batches(config, self.model.variables, read_batches(), self.flip)
-            for embeddings in batches:
+            for embeddings in self._embed(read_batches()):
                 count, good, bad = read.popleft()
                 found = embeddings[:count]
                 if self.dim is not None:
                     found = self._projection(found, self.dim)
                 yield EmbeddedBatch(good, found, bad)
+
+    @property
+    def _batch(self) -> tuple[int, slice]:
+        """Images in a batch, and this process's part of it."""
+        if self.engine == "jax":
+            return split_batch(self.batch_size)
+        return self.batch_size, slice(0, self.batch_size)
+
+    @cached_property
+    def _embed(self) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]:
+        """Maps batches to their embeddings, each of which is read during the one before."""
+        model = self.model
+        config = model.config.model
+        if self.engine != "jax":
+            run = load_engine(
+                self.engine,
+                config,
+                model.variables,
+                batch_size=self.batch_size,
+                flip=self.flip,
+                precision=self.precision or "float32",
+            )
+            return lambda batches: map(run, read_ahead(batches))
+        folded = model.folded
+        if self.precision is not None and self.precision != config.dtype:
+            config = replace(config, dtype=self.precision)
+            folded = inference_variables(config, model.variables)
+        return lambda batches: embed_batches(config, folded, batches, self.flip)
 
 
 class BadImage(NamedTuple):

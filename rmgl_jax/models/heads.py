@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rmgl_jax.models.resnet import ModuleFactory
+
 # The leading axis of the kernels is the head, not a fan.
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=(0,))
 
@@ -16,12 +18,10 @@ class Reduction(nn.Module):
 
     features: int
     """D, the width of a feature."""
-    momentum: float
-    """Decay of the running statistics."""
+    norm: ModuleFactory
+    """Makes the batch norm, over the batch for each entry of the axes N and D."""
     relu: bool = False
     """Apply a ReLU after the batch norm."""
-    axis_name: str | None = None
-    """Mapped axis over which batch statistics are averaged."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -29,14 +29,7 @@ class Reduction(nn.Module):
         _, heads, channels = x.shape
         kernel = self.param("kernel", _he_normal, (heads, channels, self.features))
         x = jnp.einsum("bnc,ncd->bnd", x, kernel)
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            axis=(1, 2),  # type: ignore[arg-type]  # Flax also takes tuples
-            momentum=self.momentum,
-            axis_name=self.axis_name,
-            name="bn",
-        )
-        x = norm(x)
+        x = self.norm(name="bn")(x, use_running_average=not train)
         return nn.relu(x) if self.relu else x
 
 

@@ -12,10 +12,11 @@ from flax import struct
 
 from rmgl_jax.config import ModelConfig, PathName
 from rmgl_jax.models.convolution import Conv
+from rmgl_jax.models.folding import Shift
 from rmgl_jax.models.heads import Classifier, Reduction
 from rmgl_jax.models.partition import fold, unfold
 from rmgl_jax.models.pooling import activation_balanced_pool, uniform_stripe_pool
-from rmgl_jax.models.resnet import Stage, Stem
+from rmgl_jax.models.resnet import ModuleFactory, Stage, Stem
 from rmgl_jax.stages import FoldPosition, Segment, segments
 
 
@@ -146,7 +147,8 @@ class Backbone(nn.Module):
     """
 
     config: ModelConfig
-    axis_name: str | None = None
+    norm: ModuleFactory
+    """Makes the batch norm after a convolution."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
@@ -175,15 +177,8 @@ class Backbone(nn.Module):
 
     def _modules(self) -> dict[str, nn.Module]:
         """The modules of all stages of all branches, by name."""
-        config = self.config
-        dtype = jnp.dtype(config.dtype)
-        conv = partial(Conv, dtype=dtype)
-        norm = partial(
-            nn.BatchNorm,
-            momentum=config.batch_norm_momentum,
-            dtype=dtype,
-            axis_name=self.axis_name,
-        )
+        config, norm = self.config, self.norm
+        conv = partial(Conv, dtype=jnp.dtype(config.dtype))
         modules: dict[str, nn.Module] = {"stem": Stem(config.width, conv, norm, name="stem")}
         for granularity in config.granularities:
             for module in branch_modules(config, granularity):
@@ -230,16 +225,21 @@ class RMGL(nn.Module):
     axis_name: str | None = None
     """Device axis of `pmap` or `shard_map` over which batch statistics are averaged; None is per
     device. Not used with `train=False`."""
+    folded: bool = False
+    """Take the variables of `fold_batch_norm`, for `part_features` in inference: `params` alone,
+    without classifiers and with batch norm folded into the kernels."""
 
     def setup(self) -> None:
         """Creates the submodules."""
         config = self.config
-        self.backbone = Backbone(config, self.axis_name)
+        norm = partial(nn.BatchNorm, momentum=config.batch_norm_momentum, axis_name=self.axis_name)
+        self.backbone = Backbone(
+            config, Shift if self.folded else partial(norm, dtype=jnp.dtype(config.dtype))
+        )
         self.reduction = Reduction(
             config.embed_dim,
-            momentum=config.batch_norm_momentum,
+            partial(Shift, axes=2) if self.folded else partial(norm, axis=(1, 2)),
             relu=config.reduction_relu,
-            axis_name=self.axis_name,
         )
         self.classifier = Classifier(config.num_classes)
         if config.global_classifier == "pooled":
@@ -274,6 +274,10 @@ class RMGL(nn.Module):
             [self.global_classifier(pooled[:, whole]), self.classifier(features[:, parts])], axis=1
         )
         return logits[:, np.argsort(np.concatenate([whole, parts]))]
+
+    def part_features(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """The part features `[B, N, D]` of normalized float images, as `__call__` computes them."""
+        return self.reduction(self.pool(self.feature_maps(images, train), train), train)
 
     def feature_maps(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The last maps, `{"local2/original": [B, h, w, C], "local2/receptive": ..., ...}`.
