@@ -22,7 +22,9 @@ def features(config, variables, images, folded=False):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_folded_network_gives_the_same_features(dtype):
-    config = replace(TINY, dtype=dtype, stride_in_1x1=True, reduction_relu=True, abp="always")
+    config = replace(
+        TINY, dtype=dtype, stride_in_1x1=True, reduction_relu=True, original_abp="always"
+    )
     variables, images = random_variables(config), random_images(3, config)
     expected = features(config, variables, images)
     folded = inference_variables(config, variables)

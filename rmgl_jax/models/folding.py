@@ -56,7 +56,7 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
     folded = {}
     for name in arrays:
         module = name.removeprefix("params/").removesuffix("/kernel")
-        if not name.endswith("/kernel") or module == "classifier":
+        if not name.endswith("/kernel") or module in ("classifier", "global_classifier"):
             continue
         norm = batch_norm_name(module)
         variance = read(f"batch_stats/{norm}/var")
