@@ -49,6 +49,7 @@ def run_main(
             weights=options.weights,
             baselines=options.baselines,
             figures=options.figures,
+            profile=options.profile,
             paper=paper,
             console=console,
         )
