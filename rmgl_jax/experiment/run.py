@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingFileError
-from data_prep.files import write_text
+from data_prep.files import check_local, write_text
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.pixels import Images
 from rmgl_jax.data.store import Split
@@ -203,6 +203,7 @@ def describe_weights(weights: AnyPath | None) -> str:
     """
     if weights is None:
         return "none"
+    check_local("--weights", weights)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise MissingFileError(f"There is no weights file {path}.")
@@ -226,8 +227,7 @@ def _check_workdir(workdir: AnyPath) -> Path:
     name = os.fspath(workdir)
     if not name.strip():
         raise InputError(f"--workdir must be the path of a directory, got {name!r}.")
-    if "://" in name:
-        raise InputError(f"--workdir must be a mounted directory, got {name}.")
+    check_local("--workdir", name)
     directory = Path(name).expanduser()
     check_path(directory)
     return directory

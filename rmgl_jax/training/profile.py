@@ -47,7 +47,9 @@ def profile_steps(directory: Path, steps: int) -> Iterator[Callable[[int], None]
                 raise WriteError(
                     f"The profile cannot be written to {directory}: {error.strerror or error}."
                 ) from error
-            jax.profiler.start_trace(directory)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # Every call of Python would be an event.
+            jax.profiler.start_trace(directory, profiler_options=options)
             recording = True
         # Devices may still work on the last step that was started, but not on the one before.
         elif recording and done == first + WARM_UP + steps:
