@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # those are the slow ones.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lint format check test torture demo clean
+.PHONY: lint format check test torture gpu demo clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; PYTHON=... chooses one.")'
@@ -37,6 +37,11 @@ test: lint
 # The fault campaign of docs/reliability.md; TORTURE="--minutes 5" passes options.
 torture: $(VENV)/.installed
 	$(BIN)/python -m tests.torture $(TORTURE)
+
+# One record of a GPU within 25 minutes; GPU="--minutes 50 --folder DIR" passes options. On a machine
+# with CUDA 13 the environment needs JAX for it: .venv/bin/pip install -c constraints.txt '.[cuda]'
+gpu: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.gpu_record $(GPU)
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines --figures

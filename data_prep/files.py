@@ -5,6 +5,7 @@ import fcntl
 import glob
 import os
 import platform
+import re
 import stat
 import sys
 import time
@@ -15,6 +16,25 @@ from typing import TextIO
 
 from data_prep.errors import InputError, MissingFileError, WriteError, write_problem
 from data_prep.progress import note
+
+
+def check_local(name: str, path: str | os.PathLike[str] | None) -> None:
+    """Checks that a path is one of a mounted file system and not the address of a bucket.
+
+    `pathlib` turns "gs://bucket/run" into "gs:/bucket/run", a path below the current directory.
+
+    Args:
+      name: what the path is given for, such as "--data-dir".
+      path: the path; None is accepted.
+
+    Raises:
+      InputError: the path is an address, such as "gs://bucket/run".
+    """
+    if path is not None and re.match(r"[a-zA-Z][\w+.-]+:/", os.fspath(path)):
+        raise InputError(
+            f"{name} must be a path of a mounted file system, got {os.fspath(path)}: files are "
+            "locked and mapped into memory, which buckets cannot do (docs/pods.md)."
+        )
 
 
 def check_file(path: Path, largest: int = sys.maxsize) -> int:
@@ -68,9 +88,11 @@ def replacing(path: Path) -> Iterator[Path]:
     or read-only storage names `path`.
 
     Raises:
-      InputError: `path` is not a file, but a directory, pipe, device or socket.
+      InputError: `path` is not a file, but a directory, pipe, device or socket; or the address of
+        a bucket.
       OSError: it cannot be written.
     """
+    check_local("A file to write", path)
     if path.exists():
         check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)

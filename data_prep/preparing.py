@@ -12,7 +12,7 @@ from tensorflow_datasets.core import constants
 from data_prep.building import ReidBuilder
 from data_prep.datasets import builder_class
 from data_prep.errors import ExpectedError, InputError, WriteError, write_problem
-from data_prep.files import locked
+from data_prep.files import check_local, locked
 from data_prep.prepared import check_descriptions, read_metadata
 from data_prep.progress import note
 from data_prep.records import open_prepared
@@ -74,9 +74,11 @@ def make_builder(
     """The builder of a dataset by name, prepared or not; see `prepare_dataset`.
 
     Raises:
-      InputError: an unknown name, or the dataset is prepared but damaged.
+      InputError: an unknown name, the address of a bucket, or the dataset is prepared but damaged.
       MissingFileError: "folder" without a name or a source.
     """
+    check_local("The directory of prepared datasets", data_dir)
+    check_local("The source of a dataset", source)
     dataset, _, variant = name.partition("/")
     builder = builder_class(dataset)
     config = builder.choose_config(variant, source)

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 
 # Parameters of glibc's mallopt(3), and of Linux's madvise(2).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX, _MADV_HUGEPAGE = -1, -4, -8, 14
@@ -52,4 +53,9 @@ def _has_accelerator() -> bool:
     chosen = os.environ.get("JAX_PLATFORMS", "")
     if chosen:
         return chosen != "cpu"
-    return bool(entry_points(group="jax_plugins")) or find_spec("libtpu") is not None
+    if entry_points(group="jax_plugins"):
+        return True
+    # libtpu alone is no sign of a TPU: it also compiles programs for others.
+    devices = Path("/dev")
+    has_tpu = any(devices.glob("accel[0-9]*")) or any(devices.glob("vfio/[0-9]*"))
+    return has_tpu and find_spec("libtpu") is not None

@@ -50,6 +50,7 @@ def run_main(
             from_scratch=options.from_scratch,
             baselines=options.baselines,
             figures=options.figures,
+            profile=options.profile,
             paper=paper,
             console=console,
         )

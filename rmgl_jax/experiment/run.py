@@ -1,5 +1,6 @@
 """Training and evaluation of one configuration in one work directory."""
 
+import contextlib
 import hashlib
 import os
 import warnings
@@ -13,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingFileError
-from data_prep.files import write_text
+from data_prep.files import check_local, write_text
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.pixels import Images
 from rmgl_jax.data.store import Split
@@ -27,6 +28,7 @@ from rmgl_jax.models.pretrained import load_backbone
 from rmgl_jax.training import loop
 from rmgl_jax.training.checkpoints import check_path
 from rmgl_jax.training.processes import lock_run_directory
+from rmgl_jax.training.profile import PROFILE_NAME, WARM_UP, profile_steps
 from rmgl_jax.training.run_data import init_run_data
 from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.run_info import save_run_info
@@ -43,6 +45,7 @@ def train(
     from_scratch: bool = False,
     baselines: bool = False,
     figures: bool = False,
+    profile: int | None = None,
     paper: PaperNumbers | None = None,
     console: Console | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -65,6 +68,7 @@ def train(
             such as the paper's ResNet-50. Other networks need no permission.
         baselines: also rank by raw pixels and by color histograms.
         figures: write `report.html` with pictures of the dataset at the end.
+        profile: record a profile of this many steps of process 0 in `workdir/profile`.
         paper: published numbers to print next to the result.
         console: for messages, progress and the table; None is silent.
         on_step: called with the number of finished steps after each step of this process.
@@ -121,7 +125,7 @@ def train(
         )
 
     result: EvaluationResult | None = None
-    started = False
+    steps = 0  # of this process
 
     def evaluate_checkpoint(variables: dict[str, Any]) -> dict[str, float]:
         nonlocal result
@@ -134,14 +138,22 @@ def train(
         }
 
     def count_step(done: int) -> None:
-        nonlocal started
-        if is_main_process and not started:
+        nonlocal steps
+        if is_main_process and not steps:
             save_run_info(directory)
-        started = True
+        steps += 1
+        profiler(done)
         if on_step is not None:
             on_step(done)
 
-    with lock_run_directory(directory):
+    def ignore(done: int) -> None:
+        pass
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_run_directory(directory))
+        profiler: Callable[[int], None] = ignore
+        if profile is not None and is_main_process:
+            profiler = stack.enter_context(profile_steps(directory / PROFILE_NAME, profile))
         # A changed configuration is named before the data, which may have changed with it.
         init_run_directory(config, directory)
         init_run_data(directory, [train_split, *(test or ())])
@@ -154,6 +166,15 @@ def train(
             console=console,
             on_step=count_step,
         )
+        if profile is not None:
+            console.print(
+                f"The profile is in {directory / PROFILE_NAME}"
+                if steps >= WARM_UP
+                else f"No profile was recorded: only {steps} steps were left, and recording starts "
+                f"after {WARM_UP}.",
+                highlight=False,
+                markup=False,
+            )
         if test is None:
             console.print(
                 f"{train_split.dataset} has no query and gallery images: nothing was evaluated.",
@@ -187,6 +208,7 @@ def describe_weights(weights: AnyPath | None) -> str:
     """
     if weights is None:
         return "none"
+    check_local("--weights", weights)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise MissingFileError(f"There is no weights file {path}.")
@@ -210,8 +232,7 @@ def _check_workdir(workdir: AnyPath) -> Path:
     name = os.fspath(workdir)
     if not name.strip():
         raise InputError(f"--workdir must be the path of a directory, got {name!r}.")
-    if "://" in name:
-        raise InputError(f"--workdir must be a mounted directory, got {name}.")
+    check_local("--workdir", name)
     directory = Path(name).expanduser()
     check_path(directory)
     return directory

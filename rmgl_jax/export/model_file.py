@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, WriteError
-from data_prep.files import write_bytes
+from data_prep.files import check_local, write_bytes
 from data_prep.json_text import parse_json
 from rmgl_jax import __version__
 from rmgl_jax.config import ExperimentConfig, ModelConfig
@@ -117,6 +117,7 @@ def load_model(
         CheckpointError: there is no checkpoint of `step`, or it is damaged.
         MissingPackageError: the path names a model on the hub, and huggingface_hub is missing.
     """
+    check_local("A model", path)
     path = resolve(path)
     if path.suffix == SUFFIX and not path.is_dir():
         if best or step is not None:

@@ -114,9 +114,11 @@ def _position(x: jax.Array, axis: int) -> jax.Array:
     """Position of the first maximum.
 
     XLA's reduction to a position is slow on CPUs, and three times slower with the computation of
-    `x` fused into it, which the barrier prevents.
+    `x` fused into it, which a barrier prevents there.
     """
-    return jnp.argmax(lax.optimization_barrier(lax.stop_gradient(x)), axis=axis)
+    x = lax.stop_gradient(x)
+    x = lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+    return jnp.argmax(x, axis=axis)
 
 
 def _uniform_max(cut: jax.Array) -> jax.Array:

@@ -155,7 +155,8 @@ def train_loop(
 
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, total + 1):
-            state, metrics = run(state, batch, key)
+            with jax.profiler.StepTraceAnnotation("train", step_num=done):
+                state, metrics = run(state, batch, key)
             if done < total:
                 batch = step.put(next(batches))
             # The device works on this step while the host reads the one before.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from data_prep.errors import InputError
@@ -168,14 +168,25 @@ class ParallelStep(NamedTuple):
     """Number of devices; the lowered `run` counts the operations of one."""
 
 
-def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelStep:
+def make_train_step(
+    config: ExperimentConfig, steps_per_epoch: int, mesh: Mesh | None = None
+) -> ParallelStep:
     """Makes the step of `config` on all devices of all processes, by `config.train.parallel`.
+
+    Args:
+        config: the experiment.
+        steps_per_epoch: number of steps of an epoch, for the learning rate.
+        mesh: other devices, with the axis `AXIS`. They need not exist: `run` can be lowered and
+            compiled for those of a topology.
 
     Raises:
         InputError: the batch cannot be spread over the devices as `config.train` requires.
     """
-    train, devices = config.train, jax.device_count()
-    _check_division(config, devices, jax.process_count())
+    train = config.train
+    chosen = None if mesh is None else list(mesh.devices.flat)
+    mesh = data_mesh() if mesh is None else mesh
+    devices = mesh.size
+    _check_division(config, devices, len({device.process_index for device in mesh.devices.flat}))
     optimizer = make_optimizer(config.optimizer, steps_per_epoch)
     step = partial(
         train_step,
@@ -188,7 +199,6 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
         axis_name=AXIS,
         mining_axis=AXIS if train.mining == "global" else None,
     )
-    mesh = data_mesh()
     replicated, rows = (NamedSharding(mesh, spec) for spec in (P(), P(AXIS)))
     # Copied on the devices: the state is donated to the step, and device arrays that are made from
     # host memory may share it, on the CPU even with each other.
@@ -203,7 +213,12 @@ def make_train_step(config: ExperimentConfig, steps_per_epoch: int) -> ParallelS
     if train.parallel == "pmap":
         local = jax.local_device_count()
         run = jax.pmap(
-            step, AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=(0,)
+            step,
+            AXIS,
+            in_axes=(None, 0, None),
+            out_axes=(None, None),
+            devices=chosen,
+            donate_argnums=(0,),
         )
 
         def put(batch: Mapping[str, np.ndarray]) -> Batch:

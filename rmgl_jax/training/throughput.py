@@ -15,8 +15,9 @@ _PEAKS: dict[str, tuple[float, float]] = {
     "L40S": (362e12, 183e12),
     "V100": (125e12, 15.7e12),
     "TPU v6": (918e12, 459e12),
-    "TPU v5p": (459e12, 229e12),
-    "TPU v5": (197e12, 98e12),
+    "TPU v5 lite": (197e12, 98e12),
+    "TPU v5e": (197e12, 98e12),
+    "TPU v5": (459e12, 229e12),  # v5p; JAX calls it "TPU v5"
     "TPU v4": (275e12, 137e12),
 }
 
