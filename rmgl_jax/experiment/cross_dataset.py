@@ -49,7 +49,7 @@ def evaluate_all(
         console.print(f"Not prepared: {', '.join(missing)}.", highlight=False)
     if not prepared:
         where = options.data_dir or "TFDS's own directory"
-        raise InputError(f"No dataset is prepared in {where}; see docs/datasets.md.")
+        raise InputError(f"No dataset is prepared in {where}; see docs/how_to/prepare_datasets.md.")
     checkpoint = options.checkpoint.expanduser()
     parent = checkpoint if checkpoint.is_dir() else checkpoint.parent
     directory = options.output.expanduser() if options.output else parent / "table4"
