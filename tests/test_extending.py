@@ -1,4 +1,4 @@
-"""Each example of docs/tutorials/change_the_network.md is applied to a copy of the packages and run."""
+"""Every example of docs/tutorials/change_the_network.md is applied to copied packages and run."""
 
 import os
 import re
