@@ -94,34 +94,34 @@ def draw_branches(config: ModelConfig) -> Figure:
     axes = figure.subplots()
     middle = (len(names) - 1) / 2
     _box(axes, 0.0, middle, "image\n384 x 128 x 3", "#eeeeee")
-    _box(axes, 1.5, middle, f"stem, res2\nshared\nfold at {config.fold_at}", "#d9e6f2")
-    _arrow(axes, (0.0, middle), (1.5, middle))
+    _box(axes, 1.9, middle, f"stem, res2\nshared\nfold at {config.fold_at}", "#d9e6f2")
+    _arrow(axes, (0.0, middle), (1.9, middle))
     for branch, granularity in enumerate(config.granularities):
         own = [name for name in names if name.startswith(f"local{granularity}/")]
         at = np.mean([_height(names, name) for name in own])
         text = f"res3 to res5\nof branch {granularity}\n(same weights\nin both paths)"
-        _box(axes, 3.1, at, text, COLORS[branch], "white")
-        _arrow(axes, (1.5, middle), (3.1, at))
+        _box(axes, 3.9, at, text, COLORS[branch], "white")
+        _arrow(axes, (1.9, middle), (3.9, at))
         for name in own:
             specs = [spec for spec in layout if spec.map_name == name]
             path = specs[0].path
             how = "whole map" if path == "original" else f"folded into {granularity} stripes"
             y = _height(names, name)
-            _box(axes, 5.0, y, f"{path} path\n{how}", "#f5f5f5")
-            _arrow(axes, (3.1, at), (5.0, y))
+            _box(axes, 5.9, y, f"{path} path\n{how}", "#f5f5f5")
+            _arrow(axes, (3.9, at), (5.9, y))
             balanced = config.abp != "off" and path in config.abp_paths
             pooled = "balanced" if balanced else "uniform"
             text = (
                 f"{len(specs)} features of {config.embed_dim}:\n1 global, {len(specs) - 1} {pooled}"
             )
-            _box(axes, 7.0, y, text, "#f5f5f5")
-            _arrow(axes, (5.0, y), (7.0, y))
-            _arrow(axes, (7.0, y), (8.8, middle))
+            _box(axes, 7.9, y, text, "#f5f5f5")
+            _arrow(axes, (5.9, y), (7.9, y))
+            _arrow(axes, (7.9, y), (9.9, middle))
     width = len(layout) * config.embed_dim
     _box(
-        axes, 8.8, middle, f"embedding\n{len(layout)} x {config.embed_dim}\n= {width:,}", "#eeeeee"
+        axes, 9.9, middle, f"embedding\n{len(layout)} x {config.embed_dim}\n= {width:,}", "#eeeeee"
     )
-    axes.set_xlim(-0.75, 9.5)
+    axes.set_xlim(-0.85, 10.75)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.axis("off")
     return figure
@@ -132,14 +132,14 @@ def _height(names: list[str], name: str) -> int:
 
 
 def _box(axes: Axes, x: float, y: float, text: str, color: str, ink: str = "black") -> None:
-    corner = (x - 0.6, y - 0.4)
-    box = FancyBboxPatch(corner, 1.2, 0.8, boxstyle="round,pad=0.02", fc=color, ec="#666666")
+    corner = (x - 0.75, y - 0.4)
+    box = FancyBboxPatch(corner, 1.5, 0.8, boxstyle="round,pad=0.02", fc=color, ec="#666666")
     axes.add_patch(box)
     axes.text(x, y, text, ha="center", va="center", fontsize=8, color=ink, zorder=3)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ends = (start[0] + 0.62, start[1]), (end[0] - 0.62, end[1])
+    ends = (start[0] + 0.77, start[1]), (end[0] - 0.77, end[1])
     arrow = FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=10, color="#444444")
     axes.add_patch(arrow)
 
@@ -170,6 +170,7 @@ def draw_balanced(found: Inspection) -> Figure:
         centers = (np.arange(len(rows)) + 0.5) * scale
         bars.barh(centers, rows, height=0.85 * scale, color="#888888")
         bars.set_ylim(height, 0)
+        bars.set_box_aspect(height / pixels.shape[1] / 1.5)  # as high as the images
         bars.set_yticks([])
         bars.set_xlabel("channels with their\nmaximum in this row", fontsize=8)
         bars.set_title(f"balanced: {' / '.join(f'{share} %' for share in one.shares)}", fontsize=9)

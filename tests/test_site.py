@@ -10,8 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 import rmgl_jax
+from tests.browser import headless_browser, needs_browser, set_size
 
 pytest.importorskip("sphinx", reason="the site is built by the extra `docs`")
 pytest.importorskip("myst_parser", reason="the site is built by the extra `docs`")
@@ -137,3 +140,19 @@ def test_every_page_is_found_by_the_search(site, pages):
     index = (site / "searchindex.js").read_text()
     for path in (ROOT / "docs").rglob("*.md"):
         assert f'"{path.relative_to(ROOT / "docs").with_suffix("")}"' in index
+
+
+@needs_browser
+def test_search_works_from_disk_and_pages_fit_a_phone(site):
+    with headless_browser() as browser:
+        set_size(browser, 360, 780)
+        browser.get(f"{(site / 'search.html').as_uri()}?q=activation+balanced+pooling")
+        WebDriverWait(browser, 60).until(
+            lambda browser: browser.find_elements(By.CSS_SELECTOR, "#search-results li a")
+        )
+        found = browser.find_elements(By.CSS_SELECTOR, "#search-results li a")
+        assert any("explanation/method" in link.get_attribute("href") for link in found)
+        for page in ("index", "explanation/method", "how_to/embeddings", "reference/api"):
+            browser.get((site / f"{page}.html").as_uri())
+            # A wide table or signature scrolls by itself, and the page does not.
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
