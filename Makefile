@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # those are the slow ones.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lint format check test torture gpu demo clean
+.PHONY: lint format check test docs torture gpu demo clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; PYTHON=... chooses one.")'
@@ -33,6 +33,11 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+# The documentation site, in build/docs. A warning is an error; `make test` builds it too.
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo The site is build/docs/index.html
 
 # The fault campaign of docs/reliability.md; TORTURE="--minutes 5" passes options.
 torture: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""RMGL on your own images, in train, query and gallery folders (docs/datasets.md).
+"""RMGL on your own images, in train, query and gallery folders (docs/how_to/prepare_datasets.md).
 
     python -m experiments.folder_rmgl --source DIR --workdir DIR --weights resnet50.pth
 

@@ -22,7 +22,7 @@ from rmgl_jax.gallery.embed_command import EmbedOptions
 from tests.trained_run import write_run
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = sorted((ROOT / "experiments").glob("*.py"))
 SOURCES += sorted((ROOT / "rmgl_jax" / "experiment").glob("*_command.py"))
 

@@ -1,4 +1,4 @@
-"""Each worked example of docs/extending.md is applied to a copy of the packages and run."""
+"""Every example of docs/tutorials/change_the_network.md is applied to copied packages and run."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.network
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "extending.md").read_text()
+PAGE = (ROOT / "docs" / "tutorials" / "change_the_network.md").read_text()
 SECTIONS = {
     section.partition("\n")[0]: section
     for section in re.split(r"^## (?=\d\. )", PAGE, flags=re.M)[1:]

@@ -15,7 +15,7 @@ TILE_BYTES = 128 * 2**20
 
 @jax.jit
 def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
-    """Computes max(|q|^2 + |g|^2 - 2 q.g, 0) = |q - g|^2 for every pair, in float32.
+    """Computes `max(|q|^2 + |g|^2 - 2 q.g, 0) = |q - g|^2` for every pair, in float32.
 
     Args:
         query: embeddings [Q, E].

@@ -14,7 +14,7 @@ from data_prep.json_text import parse_json
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 """Type of stored embeddings."""
 WHITENING = 0.5
-"""Default of `fit_projection`, chosen on Market-1501; see docs/embeddings.md."""
+"""Default of `fit_projection`, chosen on Market-1501; see docs/how_to/embeddings.md."""
 _REGULARIZATION = 0.1  # Share of the mean variance within persons, added to each.
 
 

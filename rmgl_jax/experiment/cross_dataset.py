@@ -58,7 +58,7 @@ def evaluate_all(
         console.print(f"Not prepared: {', '.join(missing)}.", highlight=False)
     if not prepared:
         where = options.data_dir or "TFDS's own directory"
-        raise InputError(f"No dataset is prepared in {where}; see docs/datasets.md.")
+        raise InputError(f"No dataset is prepared in {where}; see docs/how_to/prepare_datasets.md.")
     results: list[EvaluationResult] = []
     problems: list[str] = []
     for checkpoint, model in models.items():

@@ -1,7 +1,7 @@
 """Trained models, and model files: one `.safetensors` file with weights and all settings.
 
 A model file holds `params` and `batch_stats` as float32 arrays under slash-joined names, such as
-`params/backbone/stem/conv/kernel`, and these strings as metadata:
+`params/backbone/stem/conv/kernel`, and these strings as metadata::
 
     format_version    version of this layout
     package_version   version of rmgl_jax that wrote the file

@@ -36,8 +36,7 @@ def receptive_regions(config: ModelConfig) -> list[PathRegions]:
         stage = config.fold_at if folded else config.last_stage
         rows = config.map_height(stage) // count
         spans = [
-            _image_rows(config, stage, stripe * rows, (stripe + 1) * rows)
-            for stripe in range(count)
+            image_rows(config, stage, stripe * rows, (stripe + 1) * rows) for stripe in range(count)
         ]
         height = config.image_size[0]
         found.append(
@@ -51,7 +50,7 @@ def receptive_regions(config: ModelConfig) -> list[PathRegions]:
     return found
 
 
-def _image_rows(config: ModelConfig, stage: FoldPosition, start: int, stop: int) -> tuple[int, int]:
+def image_rows(config: ModelConfig, stage: FoldPosition, start: int, stop: int) -> tuple[int, int]:
     """Returns the image rows that rows start..stop-1 of a map see.
 
     Every layer is padded by half its kernel, so row i of the map is centered at image row i times
