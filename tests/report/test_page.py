@@ -184,6 +184,10 @@ def test_unfinished_run_is_shown_as_far_as_recorded(finished):
     assert_self_contained(html)
     html = render(replace(finished.run, result=None, records=finished.run.records[:1]))
     assert "Nothing is evaluated yet." in html
+    partial = [{"kind": "train", "step": step, "loss": 5.0} for step in (1, 2)]
+    html = render(replace(finished.run, records=partial))
+    assert "Loss: 5.00 at step 1, 5.00 at step 2" in html
+    assert "Learning rate: not recorded" in html
     html = render(replace(finished.run, records=[]), finished.seen)
     assert "No training steps are recorded." in html
 
