@@ -1,14 +1,16 @@
 """The documentation site: `make docs` builds it, and a warning is an error."""
 
+import ast
+import importlib
 import re
-import sys
 from pathlib import Path
 
+import jax
 from sphinx.application import Sphinx
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # A checkout needs no installation.
-
 import rmgl_jax
+
+ROOT = Path(__file__).parents[1]
 
 project = "rmgl_jax"
 author = "the rmgl_jax developers"
@@ -66,13 +68,50 @@ def name_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
     def replace(link: re.Match[str]) -> str:
         target = (folder / link[1]).resolve()
         if target.exists() and not target.is_relative_to(app.srcdir):
-            return f"`{target.relative_to(Path(app.srcdir).parent)}`"
+            return f"`{target.relative_to(ROOT)}`"
         return link[0]
 
     source[0] = re.sub(r"\[[^\]]*\]\(([^)#:\s]+)\)", replace, source[0])
 
 
+def list_modules(app: Sphinx, page: str, source: list[str]) -> None:
+    """Replaces `<!-- modules: NAMES -->` by a section for each module and those in each package."""
+
+    def replace(comment: re.Match[str]) -> str:
+        found = [module for name in comment[1].split() for module in modules_in(name)]
+        return "\n".join(map(describe, found))
+
+    source[0] = re.sub(r"<!-- modules: ([^>]+) -->", replace, source[0])
+
+
+def modules_in(name: str) -> list[str]:
+    """The module of a name, or those of a package; an `__init__` without code is left out."""
+    path = Path(*name.split("."))
+    if (ROOT / path).with_suffix(".py").exists():
+        return [name]
+    found = []
+    for file in sorted((ROOT / path).rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__" and len(ast.parse(file.read_text()).body) > 1:
+            found.append(".".join(parts[:-1]))
+        elif not parts[-1].startswith("__"):
+            found.append(".".join(parts))
+    return found
+
+
+def describe(name: str) -> str:
+    """The section of a module. Sphinx takes functions with their own gradient for data."""
+    own = [
+        key
+        for key, value in vars(importlib.import_module(name)).items()
+        if isinstance(value, jax.custom_vjp) and value.__module__ == name
+    ]
+    lines = [f".. automodule:: {name}", *(f".. autofunction:: {name}.{key}" for key in own)]
+    return "\n".join([f"## {name}", "", "```{eval-rst}", *lines, "```", ""])
+
+
 def setup(app: Sphinx) -> None:
     """Registers the hooks."""
+    app.connect("source-read", list_modules)
     app.connect("source-read", name_outside_files)
     app.connect("autodoc-skip-member", skip_public)

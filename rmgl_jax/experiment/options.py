@@ -60,7 +60,7 @@ class RunOptions:
     figures: bool = False
     """Write report.html at the end, with pictures; they show real people if the dataset does."""
     profile: int | None = None
-    """Record a profile of this many steps in the run directory; see docs/profiling.md."""
+    """Record a profile of this many steps in the run directory; see docs/how_to/profile.md."""
     distributed: DistributedOptions = field(default_factory=DistributedOptions)
     """Training on several processes (hosts); see docs/pods.md."""
     debug: bool = False
