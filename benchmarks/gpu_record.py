@@ -53,7 +53,12 @@ class Problem:
         """Configuration with another batch and other fields of `ModelConfig`."""
         from rmgl_jax.experiment import presets
 
-        base = presets.gpu("market1501") if self.preset == "gpu" else presets.tiny(self.dataset)
+        if self.preset == "gpu":
+            base = presets.gpu("market1501")
+        else:  # Shortened, because a rehearsal's time goes into compiling it.
+            base = presets.tiny(self.dataset)
+            short = {"paths": ("original",), "last_stage": "res4", "abp": "off"}
+            base = replace(base, model=replace(base.model, **short))
         train = replace(base.train, num_ids=(batch or self.batch) // IMAGES, num_instances=IMAGES)
         return replace(base, train=train, model=replace(base.model, **model))
 

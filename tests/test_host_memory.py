@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,15 @@ def test_keep_freed_memory_saves_page_faults_unless_switched_off():
 def test_keep_freed_memory_changes_nothing_for_an_accelerator():
     kept, _ = page_faults(JAX_PLATFORMS="cuda")
     assert not kept
+
+
+def test_keep_freed_memory_needs_a_tpu_and_not_only_its_compiler(tmp_path):
+    kept, _ = page_faults(JAX_PLATFORMS="cpu")
+    accelerators = entry_points(group="jax_plugins") or any(Path("/dev").glob("accel*"))
+    if not kept or accelerators or any(Path("/dev").glob("vfio/[0-9]*")):
+        pytest.skip("the C library is not glibc, or this machine may have an accelerator")
+    (tmp_path / "libtpu").mkdir()
+    (tmp_path / "libtpu" / "__init__.py").write_text("")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    kept, _ = page_faults(JAX_PLATFORMS="", PYTHONPATH=path)
+    assert kept
