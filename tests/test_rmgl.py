@@ -278,10 +278,10 @@ def test_global_branch_of_stride_2_halves_its_map():
 
 
 def test_classifiers_of_whole_maps_can_take_the_pooled_vectors():
-    config = replace(TINY, granularities=(2,), paths=("original",), global_classifier="pooled")
+    config = replace(TINY, granularities=(2,), global_classifier="pooled")
     params = random_variables(config)["params"]
     random = np.random.default_rng(0)
-    pooled, features = (random.normal(size=(2, 3, width)).astype(np.float32) for width in (128, 8))
+    pooled, features = (random.normal(size=(2, 6, width)).astype(np.float32) for width in (128, 8))
     found = RMGL(config).apply({"params": params}, pooled, features, method="classify")
     expected = [
         vector @ head["kernel"][index] + head["bias"][index][None]
@@ -289,6 +289,9 @@ def test_classifiers_of_whole_maps_can_take_the_pooled_vectors():
             (pooled[:, 0], params["global_classifier"], 0),
             (features[:, 1], params["classifier"], 0),
             (features[:, 2], params["classifier"], 1),
+            (pooled[:, 3], params["global_classifier"], 1),
+            (features[:, 4], params["classifier"], 2),
+            (features[:, 5], params["classifier"], 3),
         )
     ]
     np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-4, atol=1e-4)

@@ -346,7 +346,6 @@ POOLED_CLASSIFIER = 2048 * 751 + 751
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
-        (presets.rmgl, RESNET + LAYER2 + LAYER3 + LAYER4 + 14 * (REDUCTION + CLASSIFIER)),
         (presets.mgn, RESNET + 2 * (LAYER2 + LAYER3 + LAYER4) + 8 * (REDUCTION + CLASSIFIER)),
         (
             presets.mgn_as_published,
@@ -357,7 +356,6 @@ POOLED_CLASSIFIER = 2048 * 751 + 751
             + 3 * POOLED_CLASSIFIER,
         ),
         (presets.pcb, RESNET + 6 * (REDUCTION + CLASSIFIER)),
-        (presets.pcb_as_published, RESNET + 6 * (REDUCTION + CLASSIFIER)),
     ],
 )
 def test_number_of_parameters(method, parameters):
