@@ -20,7 +20,7 @@ def parameters(branches, heads):
     total, channels = 7 * 7 * 3 * 64 + 2 * 64, 64
     for stage, depth in zip(RESIDUAL_STAGES, ModelConfig().depth, strict=True):
         size, channels = bottlenecks(stage, depth, channels)
-        total += size * (1 if stage.shared else branches)
+        total += size * (1 if stage.name == "res2" else branches)
     return total + heads * (channels * 256 + 2 * 256)
 
 
