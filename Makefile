@@ -2,6 +2,8 @@
 # Another Python: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
 VENV ?= .venv
+# Continuous integration adds `aot`, the compiler for TPUs, whose messages people need not see.
+EXTRAS ?= dev
 BIN := $(VENV)/bin
 # Two workers; a module's tests stay in one of them, so that what they share is compiled once. The
 # order is that of tests/conftest.py: xdist would start the modules with the fewest tests last, and
@@ -13,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; PYTHON=... chooses one.")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 # Style, format, types and import directions.
