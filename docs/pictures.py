@@ -135,7 +135,7 @@ def _box(axes: Axes, x: float, y: float, text: str, color: str, ink: str = "blac
     corner = (x - 0.75, y - 0.4)
     box = FancyBboxPatch(corner, 1.5, 0.8, boxstyle="round,pad=0.02", fc=color, ec="#666666")
     axes.add_patch(box)
-    axes.text(x, y, text, ha="center", va="center", fontsize=8, color=ink, zorder=3)
+    axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color=ink, zorder=3)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

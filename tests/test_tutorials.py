@@ -4,6 +4,7 @@ Every shell line and every program of a page is run as the page shows it, but fo
 SMALLER and the lines in LEFT_OUT. The last tutorial has a test of its own (test_extending.py).
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -87,18 +88,6 @@ def test_ten_minutes_ends_in_a_report(walk):
     assert page.count("data:image/jpeg") > 10
 
 
-def test_search_finds_the_person_that_was_added(walk, capsys):
-    pytest.importorskip("milvus_lite", reason="galleries need the extra `gallery`")
-    follow("search_your_crops.md")
-    listed = capsys.readouterr().out
-    gallery = walk / "runs/data/synthetic_images/tiny-1.0.0/bounding_box_test"
-    assert "bounding_box_test/" in listed
-    # An image of the gallery is its own nearest image.
-    name = sorted(path.name for path in gallery.glob("0*.jpg"))[-1]
-    run_line(f"rmgl gallery search runs/gallery {gallery / name} --top 1")
-    assert name in capsys.readouterr().out
-
-
 def test_own_images_end_in_ranked_lists(walk, capsys):
     follow("train_on_your_images.md")
     assert "folder/mine" in capsys.readouterr().out
@@ -125,3 +114,17 @@ def test_every_tutorial_is_followed():
     source = Path(__file__).read_text()
     pages = {path.name for path in TUTORIALS.glob("*.md")} - {"index.md", "change_the_network.md"}
     assert {page for page in pages if f'follow("{page}")' in source} == pages
+
+
+# The last one: the other pages start processes, and the engine of a gallery has threads.
+def test_search_finds_the_person_that_was_added(walk, capsys):
+    pytest.importorskip("milvus_lite", reason="galleries need the extra `gallery`")
+    follow("search_your_crops.md")
+    listed = capsys.readouterr().out
+    gallery = walk / "runs/data/synthetic_images/tiny-1.0.0/bounding_box_test"
+    assert "bounding_box_test/" in listed
+    # An image of the gallery is its own nearest image.
+    image = sorted(gallery.glob("0*.jpg"))[-1]
+    run_line(f"rmgl gallery search runs/gallery {image} --top 1 --json")
+    (match,) = json.loads(capsys.readouterr().out)
+    assert Path(match["path"]).name == image.name
