@@ -75,7 +75,6 @@ def faiss(count, width, precision):
         kind = getattr(faiss.ScalarQuantizer, kinds[precision])
         index = faiss.IndexScalarQuantizer(width, kind, product)
         index.train(next(parts(count, width)))
-    index.codes.reserve(count * index.code_size)
     for part in parts(count, width):
         index.add(part)
     return lambda queries: index.search(queries, TOP)[1]
