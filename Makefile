@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # those are the slow ones.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lint format check test docs torture gpu demo clean
+.PHONY: lint format check test docs torture gpu bench demo clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; PYTHON=... chooses one.")'
@@ -49,6 +49,11 @@ torture: $(VENV)/.installed
 # with CUDA 13 the environment needs JAX for it: .venv/bin/pip install -c constraints.txt '.[cuda]'
 gpu: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gpu_record $(GPU)
+
+# The benchmarks of docs/performance.md, compared with the last ones of the same processor; for a
+# machine that does nothing else. BENCH="--only retrieval" chooses.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.suite $(BENCH)
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines --figures

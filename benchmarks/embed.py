@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import add_json_option, write_report
 from data_prep import prepare_dataset
 from data_prep.synthetic.render import render
 from rmgl_jax.data.store import decode_split
@@ -53,6 +54,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--passes", type=int, default=2, choices=(1, 2))
     parser.add_argument("--rounds", type=int, default=3)
+    add_json_option(parser)
     arguments = parser.parse_args()
     model = CONFIGS[arguments.preset].model
     create = jax.jit(lambda key, images: RMGL(model).init(key, images, train=False))
@@ -80,10 +82,13 @@ def main():
         table.add_column(column, justify="right" if column else "left")
     both = np.add(decoding, embedding)
     rows = {"decoding": decoding, "embedding": embedding, "decoding and embedding": both}
+    figures = {}
     for name, seconds in rows.items():
         median = float(np.median(seconds))
+        figures[name] = {"s": median, "images/s": count / median}
         table.add_row(name, f"{median:.1f}", f"{count / median:,.0f}")
     Console(width=100).print(table)
+    write_report("embed", arguments, figures)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import add_json_option, write_report
 from data_prep.errors import ExpectedError
 from data_prep.workers import cores
 from rmgl_jax.evaluation.embedding import embed_batch, inference_variables
@@ -47,6 +48,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-flip", action="store_true")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if arguments.model:
         model = load_model(arguments.model)
@@ -92,9 +94,11 @@ def main():
     for column in ("", "median ms", "best ms", "images/s", "speed", "cosine"):
         table.add_column(column, justify="right" if column else "left")
     reference = float(np.median(seconds[JAX]))
+    figures = {}
     for name, times in seconds.items():
         median = float(np.median(times))
         cosine = (outputs[name] * outputs[JAX]).sum(axis=1).min()
+        figures[name] = {"ms": 1e3 * median, "best ms": 1e3 * min(times), "cosine": float(cosine)}
         table.add_row(
             name,
             f"{1000 * median:.1f}",
@@ -104,6 +108,7 @@ def main():
             f"{cosine:.6f}",
         )
     Console(width=100).print(table)
+    write_report("engines", arguments, figures)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.evaluation_references import rank_by_argsort, rerank_dense
+from benchmarks.report import add_json_option, write_report
 from rmgl_jax.evaluation.ranking import rank_blocks, rank_features, rank_metrics
 from rmgl_jax.evaluation.reranking import rerank, rerank_blocks
 
@@ -119,7 +120,11 @@ def run(method, problem):
 
 
 def compare(console, problem, title, methods):
-    """Prints the measurements of all methods, with ratios to the first one."""
+    """Prints the measurements of all methods, with ratios to the first one.
+
+    Returns:
+        The figures by size and method.
+    """
     table = Table(
         title=f"{title}: {problem.queries:,} x {problem.gallery:,}, {problem.width:,}-d",
         box=box.SIMPLE_HEAD,
@@ -128,11 +133,14 @@ def compare(console, problem, title, methods):
     table.add_column("method", no_wrap=True)
     for name in ("seconds", "ratio", "core s", "ratio", "peak GiB", "ratio", "rank-1", "mAP"):
         table.add_column(name, justify="right", no_wrap=True)
-    first = None
+    first, figures = None, {}
     for method in methods:
         with console.status(method):
             values = run(method, problem)
         first = first or values
+        names = ("s", "core s", "peak GiB", "rank-1", "mAP")
+        size = f"{problem.queries:,} x {problem.gallery:,} x {problem.width:,}"
+        figures[f"{size}, {method}"] = dict(zip(names, values, strict=True))
         cells = []
         for value, reference in zip(values[:3], first[:3], strict=True):
             cells += [f"{value:.2f}", f"{reference / value:.1f}"]
@@ -140,6 +148,7 @@ def compare(console, problem, title, methods):
         if not np.allclose(values[3:], first[3:], atol=1e-4):
             raise SystemExit(f"{method} disagrees: {values[3:]} instead of {first[3:]}.")
     console.print(table)
+    return figures
 
 
 def main():
@@ -149,8 +158,9 @@ def main():
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(sys.argv[2], Problem(**json.loads(sys.argv[3])))))
         return
+    add_json_option(parser)
     arguments = parser.parse_args()
-    console = Console(width=100)
+    console, figures = Console(width=100), {}
     if arguments.size == "market":
         # 2,048 is the width of a ResNet-50's own embedding, 3,584 that of RMGL.
         problems = [replace(MARKET, width=2048), MARKET]
@@ -164,8 +174,9 @@ def main():
         groups = (RANK, RERANK_BLOCKS)
     for problem in problems:
         for title, methods in groups:
-            compare(console, problem, title, methods)
+            figures |= compare(console, problem, title, methods)
     console.print("mAP (step) of synthetic embeddings, which shows that the methods agree.")
+    write_report("evaluation", arguments, figures)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Problem:
             base = presets.gpu("market1501")
         else:  # Shortened, because a rehearsal's time goes into compiling it.
             base = presets.tiny(self.dataset)
-            short = {"paths": ("original",), "last_stage": "res4", "abp": "off"}
+            short = {"paths": ("original",), "last_stage": "res4", "original_abp": "off"}
             base = replace(base, model=replace(base.model, **short))
         train = replace(base.train, num_ids=(batch or self.batch) // IMAGES, num_instances=IMAGES)
         return replace(base, train=train, model=replace(base.model, **model))

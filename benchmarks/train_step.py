@@ -32,6 +32,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import add_json_option, write_report
+
 IMAGES = 4  # of each identity
 KINDS = ("forward", "step")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
@@ -387,6 +389,7 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="methods to compare with jit")
+    add_json_option(parser)
     arguments = parser.parse_args()
     batch = arguments.batch or {"tiny": 64, "full": 8}[arguments.preset]
     if batch % IMAGES:
@@ -402,6 +405,16 @@ def main():
     facts, samples = measure(console, problem, methods, arguments.rounds, repeats)
     check(facts)
     report(console, problem, facts, samples, methods)
+    figures = {
+        f"{kind}, {method}": {
+            "ms": 1e3 * float(np.median(samples[method, kind])),
+            "best ms": 1e3 * min(samples[method, kind]),
+            "compile s": facts[method]["compile"][kind],
+        }
+        for kind in KINDS
+        for method in methods
+    }
+    write_report("train_step", arguments, figures)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,7 @@ def draw_branches(config: ModelConfig) -> Figure:
             y = _height(names, name)
             _box(axes, 5.9, y, f"{path} path\n{how}", "#f5f5f5")
             _arrow(axes, (3.9, at), (5.9, y))
-            balanced = config.abp != "off" and path in config.abp_paths
-            pooled = "balanced" if balanced else "uniform"
+            pooled = "balanced" if config.uses_abp(path, train=False) else "uniform"
             text = (
                 f"{len(specs)} features of {config.embed_dim}:\n1 global, {len(specs) - 1} {pooled}"
             )

@@ -37,6 +37,7 @@ _MODULE_OF = {
     "Crop": "rmgl_jax.gallery.crops",
     "Embedder": "rmgl_jax.gallery.embedder",
     "EvaluationResult": "rmgl_jax.evaluation.result",
+    "FlatIndex": "rmgl_jax.evaluation.retrieval",
     "Gallery": "rmgl_jax.gallery.gallery",
     "RankMetrics": "rmgl_jax.evaluation.ranking",
     "TrainedModel": "rmgl_jax.export.model_file",

@@ -10,6 +10,7 @@ from rmgl_jax.evaluation.ranking import RankMetrics as RankMetrics
 from rmgl_jax.evaluation.ranking import rank_metrics as rank_metrics
 from rmgl_jax.evaluation.reranking import rerank as rerank
 from rmgl_jax.evaluation.result import EvaluationResult as EvaluationResult
+from rmgl_jax.evaluation.retrieval import FlatIndex as FlatIndex
 from rmgl_jax.experiment.evaluate import evaluate as evaluate
 from rmgl_jax.experiment.presets import presets_for as presets_for
 from rmgl_jax.experiment.run import train as train
