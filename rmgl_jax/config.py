@@ -16,16 +16,16 @@ from rmgl_jax.stages import STAGES, BranchPosition, FoldPosition, map_stride
 PathName = Literal["original", "receptive"]
 
 Pooling = Literal["max", "mean"]
+Count = Annotated[int, Range(1)]
+Probability = Annotated[float, Range(0, 1)]
+Fraction = Annotated[float, Range(0, 1, open_low=True)]
+Timing = Literal["off", "test", "always"]
 
 Arithmetic = Literal["float32", "bfloat16"]
 """Type of the arithmetic of the convolutions."""
 
 Engine = Literal["jax", "onnxruntime", "openvino"]
 """Runs a network on images; the other engines than JAX run on CPUs."""
-Count = Annotated[int, Range(1)]
-Probability = Annotated[float, Range(0, 1)]
-Fraction = Annotated[float, Range(0, 1, open_low=True)]
-Timing = Literal["off", "test", "always"]
 
 
 def _check(condition: bool, message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rmgl_jax.coordination_log import REPORTED, filter_lines
-from tests.test_pods import free_port
+from tests.test_pods import CONNECTION_NOTE, free_port
 
 pytestmark = pytest.mark.network
 
@@ -80,7 +80,7 @@ def start():
 def sentence(process):
     """Output of an ended process, without JAX's notes of connections."""
     printed = process.communicate(timeout=60)[0].splitlines()
-    (line,) = [line for line in printed if "Gloo]" not in line and line != "connected"]
+    (line,) = [line for line in printed if line != "connected" and not CONNECTION_NOTE.search(line)]
     return line
 
 
@@ -99,7 +99,7 @@ def test_process_ends_if_its_peer_is_killed(mode, victim, named, start):
     processes = [start(number, port, 60, mode) for number in (0, 1)]
     for process in processes:
         while (line := process.stdout.readline()) != "connected\n":
-            assert "Gloo]" in line
+            assert CONNECTION_NOTE.search(line)
     processes[victim].send_signal(signal.SIGKILL)
     survivor = processes[1 - victim]
     assert named in sentence(survivor)
