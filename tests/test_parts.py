@@ -120,3 +120,15 @@ def test_only_part_is_all():
     assert {(part.rank_1, part.mean_ap, part.mean_inp) for part in scores} == {
         (whole.cmc[0], whole.mean_ap, whole.mean_inp)
     }
+
+
+def test_length_of_a_part_does_not_count():
+    random = np.random.default_rng(0)
+    width = embedding_width(CONFIG)
+    queries, galleries = (
+        random.normal(size=(len(split.pids), width)) for split in (QUERY, GALLERY)
+    )
+    whole = rank_features(queries, galleries, *LABELS)
+    scaled = galleries * random.uniform(0.1, 10, (len(galleries), 1))
+    scores = score_parts(CONFIG, queries, galleries, LABELS, whole)
+    assert score_parts(CONFIG, queries, scaled, LABELS, whole) == scores
