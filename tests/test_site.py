@@ -57,7 +57,6 @@ def site(tmp_path_factory):
         env=os.environ | nowhere,
         capture_output=True,
         text=True,
-        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     return folder
