@@ -230,8 +230,7 @@ def measure(
         size = images_per_chip * mesh.size
     config = replace(config, model=replace(config.model, **(overrides or {})))
     config = with_batch(config, size, parallel)
-    lowered = lower_step(config, mesh)
-    compiled, seconds = _compile(lowered)
+    compiled, seconds = _compile(lower_step(config, mesh))
     memory = compiled.memory_analysis()
     text = compiled.as_text()
     result = {
@@ -248,7 +247,6 @@ def measure(
         "temporary_bytes": memory.temp_size_in_bytes,
         "program_bytes": memory.generated_code_size_in_bytes,
         "flops": _flops(compiled),
-        "lowered_flops": _flops(lowered),
         "parameter_bytes": _parameter_bytes(config),
         "collectives": summarize(collectives(text)),
         "compile_seconds": seconds,
@@ -295,8 +293,8 @@ def _bytes(compiled) -> int:
     return memory.argument_size_in_bytes + outputs + memory.temp_size_in_bytes
 
 
-def _flops(program) -> float | None:
-    return (program.cost_analysis() or {}).get("flops")
+def _flops(compiled) -> float | None:
+    return (compiled.cost_analysis() or {}).get("flops")
 
 
 def _parameter_bytes(config) -> int:
