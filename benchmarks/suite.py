@@ -3,7 +3,7 @@
     python -m benchmarks.suite                        # or: make bench
     python -m benchmarks.suite --only engines_small retrieval
 
-Each benchmark is compared with `benchmarks/results/PROCESSOR/NAME.json`, and then replaces that file.
+Each is compared with `benchmarks/results/PROCESSOR/NAME.json`, and then replaces that file.
 Ratios of times are printed: below 1 is faster than before. Run it on a machine that does nothing
 else.
 """

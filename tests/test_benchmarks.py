@@ -6,7 +6,9 @@ import json
 from benchmarks import report, suite
 
 
-def test_report_names_machine_commit_and_figures(tmp_path):
+def test_report_names_machine_commit_and_figures(tmp_path, monkeypatch):
+    # The product takes longer than the rest of these tests.
+    monkeypatch.setattr(report, "product_rate", lambda: 2e11)
     parser = argparse.ArgumentParser()
     report.add_json_option(parser)
     path = tmp_path / "report.json"
@@ -16,7 +18,7 @@ def test_report_names_machine_commit_and_figures(tmp_path):
     assert written["figures"] == figures
     assert written["machine"]["processor"] == report.processor()
     assert written["machine"]["cores"] >= 1
-    assert written["machine"]["gflops"] > 0
+    assert written["machine"]["gflops"] == 200
     assert written["versions"].keys() >= {"python", "jax", "numpy"}
 
 

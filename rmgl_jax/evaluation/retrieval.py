@@ -112,7 +112,8 @@ def _best_of_piece(
     scores = jnp.dot(queries, gallery.T, precision=jax.lax.Precision.HIGHEST)
     if scale is not None:
         scores *= scale[None, :]
-    return tuple(jax.lax.top_k(scores, k))
+    best, rows = jax.lax.top_k(scores, k)
+    return best, rows
 
 
 def _split(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
