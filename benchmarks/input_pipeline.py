@@ -26,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import add_json_option, write_report
 from data_prep import open_prepared, prepare_dataset, read_records
 from data_prep.synthetic.layout import PRESETS
 from data_prep.synthetic.render import render
@@ -167,6 +168,7 @@ def main():
     parser.add_argument("--size", type=int, nargs=2, default=(384, 128))
     parser.add_argument("--preset", default="demo", choices=PRESETS)
     parser.add_argument("--copies", type=int, default=6)
+    add_json_option(parser)
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as directory:
@@ -174,6 +176,11 @@ def main():
         size = tuple(arguments.size)
         cores, split_size, samples = measure(builder, size, arguments.rounds)
     report(cores, split_size, size, samples)
+    figures = {
+        name: {"median": float(np.median(values)), "least": min(values), "greatest": max(values)}
+        for name, values in samples.items()
+    }
+    write_report("input_pipeline", arguments, figures)
 
 
 if __name__ == "__main__":

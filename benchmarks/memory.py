@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import add_json_option, write_report
 from rmgl_jax.experiment import presets
 from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.step import create_state, make_train_step
@@ -58,6 +59,7 @@ def main():
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--batches", type=int, nargs=2, default=(16, 48))
     parser.add_argument("--budgets", type=float, nargs="+", default=(12, 80))
+    add_json_option(parser)
     arguments = parser.parse_args()
     table = Table(
         title=f"full RMGL, {arguments.dtype}, buffer assignment of {jax.default_backend()}"
@@ -65,11 +67,13 @@ def main():
     for column in ("", "an image", "fixed", *(f"{x:g} GB: batch" for x in arguments.budgets)):
         table.add_column(column, justify="right" if column else "left")
     small, large = arguments.batches
+    figures = {}
     for remat in (False, True):
         needs = [step_bytes(configuration(arguments.dtype, remat, n)) for n in (small, large)]
         an_image = (needs[1] - needs[0]) / (large - small)
         fixed = needs[0] - small * an_image
         largest = [math.floor((x * 1e9 - fixed) / an_image) for x in arguments.budgets]
+        figures["remat" if remat else "plain"] = {"bytes an image": an_image, "bytes fixed": fixed}
         table.add_row(
             "remat" if remat else "plain",
             f"{an_image / 2**20:,.0f} MiB",
@@ -77,6 +81,7 @@ def main():
             *(f"{n - n % IMAGES:,}" for n in largest),
         )
     Console(width=100).print(table)
+    write_report("memory", arguments, figures)
 
 
 if __name__ == "__main__":

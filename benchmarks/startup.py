@@ -20,6 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.report import add_json_option, write_report
+
 
 def first_step(command, directory, cache):
     """Returns the seconds until the command reports its first step, and ends the command."""
@@ -54,6 +56,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", nargs="?", default="synthetic_rmgl")
     parser.add_argument("--rounds", type=int, default=3)
+    add_json_option(parser)
     arguments, options = parser.parse_known_args()
     command = [sys.executable, "-m", f"experiments.{arguments.experiment}", *options]
     seconds = {"empty cache": [], "warm cache": []}
@@ -72,6 +75,9 @@ def main():
         shown = (np.median(values), min(values), max(values))
         table.add_row(name, *(f"{value:.1f}" for value in shown))
     Console(width=100).print(table)
+    arguments.options = " ".join(options)
+    figures = {name: {"s": float(np.median(values))} for name, values in seconds.items()}
+    write_report("startup", arguments, figures)
 
 
 if __name__ == "__main__":
