@@ -141,7 +141,7 @@ def test_evaluate_options():
         output=Path("d.json"),
     )
     assert parse_cross_dataset("", ["--checkpoint", "a", "b", "--no_flip"]) == CrossDatasetOptions(
-        checkpoints=(Path("a"), Path("b")), settings=EvalConfig(flip=False)
+        checkpoint=(Path("a"), Path("b")), settings=EvalConfig(flip=False)
     )
 
 

@@ -66,7 +66,7 @@ def options(workdir, data_dir, tmp_path):
 
 def table_options(workdir, data_dir, output):
     return CrossDatasetOptions(
-        checkpoints=(workdir,),
+        checkpoint=(workdir,),
         data_dir=data_dir,
         allow_partial=True,
         settings=EvalConfig(rerank=True, k1=2, k2=1),
@@ -243,7 +243,7 @@ def test_nothing_prepared(options, console, tmp_path):
 def test_several_checkpoints_are_one_matrix(options, console, workdir, tmp_path):
     other = tmp_path / "duke"
     write_run(other, "dukemtmc_reid", {5: 0.5})
-    both = replace(options, checkpoints=(workdir, other))
+    both = replace(options, checkpoint=(workdir, other))
     results = evaluate_all(both, {"paper": PAPER}, console)
     assert [(each.trained_on, each.dataset) for each in results] == [
         (source, target) for source in ("market1501", "dukemtmc_reid") for target in SETS
@@ -258,7 +258,7 @@ def test_several_checkpoints_are_one_matrix(options, console, workdir, tmp_path)
 def test_checkpoints_of_one_source_need_two_directories(options, console, workdir, tmp_path):
     other = shutil.copytree(workdir, tmp_path / "again")
     with pytest.raises(InputError, match="both trained on market1501"):
-        evaluate_all(replace(options, checkpoints=(workdir, other)), {}, console)
+        evaluate_all(replace(options, checkpoint=(workdir, other)), {}, console)
 
 
 def result_of(source, target, seed):

@@ -73,6 +73,8 @@ def run_line(line):
     else:
         assert words[:2] == ["python", "-m"], line
         sys.argv = words[2:]
+        # Another test may have imported it, which runpy warns about.
+        sys.modules.pop(words[2], None)
         runpy.run_module(words[2], run_name="__main__")
 
 

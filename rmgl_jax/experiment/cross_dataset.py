@@ -81,7 +81,7 @@ def evaluate_all(
     if len(models) > 1 and results:
         grid = matrix(results, published)
         console.print(to_rich(grid))
-        path = _directory(options.checkpoints[0], options) / "table4.md"
+        path = _directory(options.checkpoint[0], options) / "table4.md"
         write_text(path, f"{grid.title}\n\n{to_markdown(grid)}\n")
         console.print(f"Written to {path}", highlight=False, markup=False)
     if problems:
@@ -93,7 +93,7 @@ def _load_models(options: CrossDatasetOptions) -> dict[Path, TrainedModel]:
     """Loads all checkpoints, and checks that their results have different files."""
     models: dict[Path, TrainedModel] = {}
     used: dict[tuple[str, Path], Path] = {}
-    for checkpoint in dict.fromkeys(options.checkpoints):
+    for checkpoint in dict.fromkeys(options.checkpoint):
         model = load_model(checkpoint.expanduser(), options.step, options.best)
         trained_on, directory = model.config.dataset, _directory(checkpoint, options)
         other = used.setdefault((trained_on, directory.resolve()), checkpoint)

@@ -131,7 +131,7 @@ class EvaluateOptions(CheckpointOptions):
 class CrossDatasetOptions(CheckpointOptions):
     """Options of an evaluation on all prepared datasets."""
 
-    checkpoints: Annotated[tuple[Path, ...], tyro.conf.arg(name="checkpoint")] = tyro.MISSING
+    checkpoint: tuple[Path, ...] = tyro.MISSING
     """Run directories, or model files (.safetensors). Several are shown as one matrix too."""
     data_dir: Path | None = None
     """Directory of prepared datasets. The default is TFDS's own directory."""
