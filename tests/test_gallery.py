@@ -296,6 +296,18 @@ def test_gallery_whose_making_was_interrupted_is_made_again(tmp_path, crops):
         assert len(gallery) == 2
 
 
+def test_index_that_was_half_written_is_written_again(tmp_path, crops):
+    with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+        gallery.add(crops[:3])
+        expected = gallery.search(crops[0])
+    (index,) = (tmp_path / "g").rglob("*.idx")
+    index.write_bytes(b"")
+    (tmp_path / "g" / "gallery.lock").write_text("process 1")
+    with Gallery.open(tmp_path / "g") as gallery:
+        assert gallery.search(crops[0]) == expected
+    assert index.stat().st_size > 0
+
+
 def test_directory_is_open_in_one_process(tmp_path, crops):
     program = (
         "import sys\n"

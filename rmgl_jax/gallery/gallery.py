@@ -33,7 +33,7 @@ from rmgl_jax.gallery.directory import MODEL, SETTINGS, check_directory, only_pr
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
 from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
 from rmgl_jax.gallery.identify import identify, is_id, is_wide
-from rmgl_jax.gallery.milvus import connect, disconnect, is_url, remove_half_made
+from rmgl_jax.gallery.milvus import connect, disconnect, is_url, remove_half_written
 from rmgl_jax.gallery.recall import measure_recall
 from rmgl_jax.gallery.settings import Settings
 
@@ -139,8 +139,8 @@ class Gallery:
                 embedder = Embedder(model, 1, True if flip is None else flip, dim)
                 settings = Settings.of(embedder, index)
             if not is_url(place):
-                if text is None:
-                    remove_half_made(place, name)
+                if interrupted:
+                    remove_half_written(place)
                 client = connect(place)
                 resources.callback(disconnect, client, place)
                 if text is None:

@@ -29,14 +29,17 @@ def _lite_directory(location: str) -> str:
     return os.path.join(location, "milvus.db")
 
 
-def remove_half_made(directory: str, name: str) -> None:
-    """Removes the directory of a collection if a kill left it without any content.
+def remove_half_written(directory: str) -> None:
+    """Removes what Milvus Lite may have half written when its process ended, and writes again.
 
-    Milvus Lite finds a collection by its schema, and does not make one whose directory exists.
+    These are indexes, which it does not write atomically, and directories of collections without
+    any content: it finds a collection by its schema, and does not make one whose directory exists.
     """
-    collection = Path(_lite_directory(directory), "collections", name)
-    if collection.is_dir() and {path.name for path in collection.iterdir()} <= {"schema.json.tmp"}:
-        shutil.rmtree(collection)
+    for collection in Path(_lite_directory(directory), "collections").glob("*"):
+        for indexes in collection.glob("partitions/*/indexes"):
+            shutil.rmtree(indexes)
+        if {path.name for path in collection.iterdir()} <= {"schema.json.tmp"}:
+            shutil.rmtree(collection)
 
 
 def connect(location: str) -> Any:
