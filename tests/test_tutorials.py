@@ -23,7 +23,7 @@ TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 SMALLER = {
     "synthetic/demo": "synthetic/tiny",
     "demo-1.0.0": "tiny-1.0.0",
-    "--preset demo": "--preset tiny",
+    "--preset demo": "--preset tiny --model.last-stage res4",
     "--seeds 3": "--seeds 1",
     "0141_c1s4_051151_00.jpg": "0021_c1s4_021151_00.jpg",
     # Eight persons are too few for the default rates.
