@@ -33,6 +33,14 @@ def test_find_crops_searches_directories_at_any_depth_in_order(tmp_path):
     assert read_crop(found[1]).size == (12, 24)
 
 
+@pytest.mark.parametrize(("target", "error"), [("a.png", InputError), ("none", MissingFileError)])
+def test_link_to_itself_or_to_nothing_is_found_and_named_when_it_is_read(target, error, tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / target)
+    (crop,) = find_crops([tmp_path])
+    with pytest.raises(error, match=r"a\.png"):
+        read_crop(crop)
+
+
 def test_find_crops_takes_files_and_globs(tmp_path):
     for name in ("a.png", "b/0007_c3s1_000001_00.png", "b/c/[1].png"):
         save(tmp_path / name)

@@ -183,11 +183,16 @@ def _find(source: str) -> Iterator[Crop]:
 
 def _walk(directory: str) -> Iterator[str]:
     """Yields the image files of a directory at any depth, in the order of their paths."""
+
+    def is_chosen(entry: os.DirEntry[str]) -> bool:
+        # A link that leads nowhere, or to itself, is reported when it is read.
+        return _is_image(entry.name) and (entry.is_symlink() or entry.is_file())
+
     with os.scandir(directory) as entries:
         ordered = sorted(
             (entry.name, entry.is_dir(follow_symlinks=False))
             for entry in entries
-            if entry.is_dir(follow_symlinks=False) or (_is_image(entry.name) and entry.is_file())
+            if entry.is_dir(follow_symlinks=False) or is_chosen(entry)
         )
     for name, is_directory in ordered:
         path = os.path.join(directory, name)
