@@ -1,6 +1,6 @@
 """`python -m rmgl_jax`, the same as the command `rmgl`."""
 
-from rmgl_jax.cli import main
+from rmgl_jax.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

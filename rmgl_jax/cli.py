@@ -33,6 +33,12 @@ COMMANDS = {
 }
 
 
+def run() -> None:
+    """Runs the program `rmgl`: until its process ends, Ctrl-C ends it with one line."""
+    interrupts.end_at_once()
+    main()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the subcommand that the command line names; status 2 if there is none of that name."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

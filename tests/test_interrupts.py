@@ -173,3 +173,31 @@ def test_watch_leaves_other_handlers_alone():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_after_the_work_of_a_command_gets_one_line(tmp_path):
+    """Between the last statement of a command and the end of its process."""
+    program = """
+import sys, time
+from rmgl_jax import cli
+
+sys.argv = ["rmgl", "--version"]
+cli.run()
+print("ready", flush=True)
+time.sleep(30)
+"""
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.stdout.readline() != "ready\n":
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == interrupts.STATUS
+    assert errors == "Interrupted.\n"

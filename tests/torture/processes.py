@@ -180,7 +180,7 @@ def command(module: str, *words: str) -> None:
     if module == "rmgl_jax":
         from rmgl_jax import cli
 
-        cli.main(list(words))
+        cli.run()
     else:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
