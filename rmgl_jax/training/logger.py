@@ -75,13 +75,17 @@ def missing_records(records: Sequence[Mapping[str, Any]], done: int) -> str | No
         records: records of the run, as `read_metrics` reads them.
         done: number of steps that were saved.
     """
-    logged = {record["step"] for record in records if record["kind"] == "train"}
-    missing = [step for step in range(1, done + 1) if step not in logged]
-    if not missing:
+    steps = range(1, done + 1)
+    trained = {record["step"] for record in records if record["kind"] == "train"}
+    logged = {step for step in trained if step in steps}
+    count = done - len(logged)
+    if not count:
         return None
+    first, last = (
+        next(step for step in order if step not in logged) for order in (steps, reversed(steps))
+    )
     return (
-        f"{LOG_NAME} is damaged: {len(missing):,} records of the steps {missing[0]:,} to "
-        f"{missing[-1]:,} are missing."
+        f"{LOG_NAME} is damaged: {count:,} records of the steps {first:,} to {last:,} are missing."
     )
 
 
