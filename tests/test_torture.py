@@ -38,6 +38,9 @@ def ignore_interrupt():
     except KeyboardInterrupt:
         print("went on")
 
+def become_another():
+    os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(20)"])
+
 (root / "work").mkdir()
 def run(function, fault=None, timeout=60.0):
     return processes.run(function, (), root / "work", fault, timeout)
@@ -45,6 +48,8 @@ def run(function, fault=None, timeout=60.0):
 found["traceback"] = run(fail).defect
 found["hang"] = run(lambda: time.sleep(20), timeout=0.2).defect
 found["crash"] = run(lambda: os.kill(os.getpid(), signal.SIGSEGV)).defect
+killed = run(become_another, processes.Fault(signal.SIGKILL, second=0.3))
+found["new process"] = [killed.status, killed.seconds < 10]
 found["undisturbed"] = [run(write_twice).status, sorted(os.listdir(root / "work"))]
 for path in (root / "work").iterdir():
     path.unlink()
@@ -103,6 +108,7 @@ def test_processes_name_the_defect(found):
 
 def test_fault_strikes_before_the_operation(found):
     assert found["undisturbed"] == [0, ["first", "second"]]
+    assert found["new process"] == [-9, True]
     assert found["killed"] == [-9, ["first"]]
     assert found["full"] == 1
 

@@ -116,17 +116,23 @@ class Started:
     fault: Fault | None
     began: float = field(default_factory=time.monotonic)
 
+    def _wait(self, seconds: float) -> None:
+        """Waits for the end. `join` would wait without a limit if the process became another."""
+        until = time.monotonic() + seconds
+        while self.process.is_alive() and time.monotonic() < until:
+            time.sleep(0.005)
+
     def finish(self, timeout: float = TIMEOUT) -> Ended:
         """Sends the signal of the fault if it has a time, and waits for the end."""
         if self.fault and self.fault.sent and self.fault.second is not None:
-            self.process.join(max(0.0, self.began + self.fault.second - time.monotonic()))
+            self._wait(self.began + self.fault.second - time.monotonic())
             if self.process.is_alive():
                 os.kill(self.process.pid, self.fault.sent)
-        self.process.join(timeout)
+        self._wait(timeout)
         hung = self.process.is_alive()
         if hung:
             os.kill(self.process.pid, signal.SIGABRT)  # faulthandler prints the stacks.
-            self.process.join(5)
+            self._wait(5)
         seconds = time.monotonic() - self.began
         # Processes that it started and left behind.
         with contextlib.suppress(ProcessLookupError, PermissionError):
