@@ -31,4 +31,4 @@ def test_only_the_library_is_installed():
         pytest.skip("rmgl_jax is not installed, only imported")
     assert set(installed.read_text("top_level.txt").split()) == set(PACKAGES)
     (command,) = installed.entry_points.select(group="console_scripts")
-    assert (command.name, command.value) == ("rmgl", "rmgl_jax.cli:main")
+    assert (command.name, command.value) == ("rmgl", "rmgl_jax.cli:run")
