@@ -161,7 +161,7 @@ def collectives(text: str) -> list[Collective]:
         collective = Collective(
             match["kind"], _shape_bytes(match["shape"]), _cause(name[1] if name else "")
         )
-        # One that runs in pieces beside other operations is printed once for each of them.
+        # One that overlaps with other operations runs in pieces, each of which is printed.
         chain = _CHAIN.search(line)
         if chain is not None:
             if (chain[1], collective) in chains:

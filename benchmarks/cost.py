@@ -1,4 +1,4 @@
-"""Computes what RMGL costs beside other methods: parameters, operations, memory and latency.
+"""Computes the costs of RMGL and of other methods: parameters, operations, memory and latency.
 
     python -m benchmarks.cost --output cost.json
     python -m benchmarks.cost --output cost.json --methods PCB --measures memory

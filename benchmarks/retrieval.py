@@ -1,4 +1,4 @@
-"""Measures exact search for the 10 nearest of many embeddings, beside FAISS and usearch.
+"""Compares exact search for the 10 nearest of many embeddings with FAISS and usearch.
 
     python -m benchmarks.retrieval --gallery 10000
     python -m benchmarks.retrieval --gallery 1000000 --widths 512 128

@@ -36,7 +36,7 @@ def model(run):
 
 
 def expected_embeddings(model, images, flip=True):
-    return embed_batch(model.config.model, model.folded, jnp.asarray(images), flip)
+    return embed_batch(model.config.model, model.variables, jnp.asarray(images), flip)
 
 
 @pytest.mark.parametrize("flip", [True, False])

@@ -11,7 +11,6 @@ from rmgl_jax.data.normalization import MEAN, STD, normalize
 from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.export.check import check_images
 from rmgl_jax.export.onnx import onnx_model
-from rmgl_jax.models.folding import fold_batch_norm
 from rmgl_jax.models.rmgl import feature_layout
 from tests.engines import ENGINES, run_onnxruntime
 from tests.tiny_model import random_variables
@@ -75,10 +74,9 @@ def pixels(batch, config, seed=0):
 
 def jax_embeddings(config, variables, images, flip=True):
     """In batches of 3, so that one program is compiled for each configuration."""
-    folded = fold_batch_norm(variables)
     padded = np.concatenate([images, images[:1].repeat(-len(images) % 3, axis=0)])
     parts = [
-        embed_batch(config, folded, jnp.asarray(padded[start : start + 3]), flip)
+        embed_batch(config, variables, jnp.asarray(padded[start : start + 3]), flip)
         for start in range(0, len(padded), 3)
     ]
     return np.concatenate(parts)[: len(images)]

@@ -14,7 +14,6 @@ import pytest
 import rmgl_jax
 from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.export import stablehlo
-from rmgl_jax.models.folding import fold_batch_norm
 from tests.tiny_model import random_variables
 from tests.trained_run import run_config
 
@@ -50,7 +49,7 @@ def pixels(batch):
 def test_stablehlo_program_equals_jax(batch, variables, serialized):
     images = pixels(batch)
     found = stablehlo.deserialize(serialized).call(images)
-    expected = embed_batch(CONFIG, fold_batch_norm(variables), jnp.asarray(images))
+    expected = embed_batch(CONFIG, variables, jnp.asarray(images))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -70,7 +69,7 @@ def test_stablehlo_program_names_no_directory(serialized):
 @pytest.mark.parametrize("value", ["1", None])
 def test_stablehlo_program_has_no_kernels_for_cpus(value, variables, monkeypatch):
     """It is the program without them, whatever the environment and earlier calls."""
-    embed_batch(CONFIG, fold_batch_norm(variables), jnp.asarray(pixels(1)))
+    embed_batch(CONFIG, variables, jnp.asarray(pixels(1)))
     if value is None:
         monkeypatch.delenv("RMGL_CPU_KERNELS", raising=False)
     else:
@@ -84,7 +83,7 @@ def test_stablehlo_program_has_no_kernels_for_cpus(value, variables, monkeypatch
 def test_stablehlo_program_without_flip(variables):
     images = pixels(2)
     program = stablehlo.export_program(CONFIG, variables, flip=False)
-    expected = embed_batch(CONFIG, fold_batch_norm(variables), jnp.asarray(images), False)
+    expected = embed_batch(CONFIG, variables, jnp.asarray(images), False)
     np.testing.assert_allclose(program.call(images), expected, atol=1e-5)
 
 
@@ -99,5 +98,5 @@ def test_stablehlo_file_runs_without_this_package(variables, serialized, tmp_pat
         "assert 'rmgl_jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    expected = embed_batch(CONFIG, fold_batch_norm(variables), jnp.asarray(images))
+    expected = embed_batch(CONFIG, variables, jnp.asarray(images))
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)

@@ -13,6 +13,13 @@ TILE_BYTES = 128 * 2**20
 """Size of a block of float32 distances, unless a number of rows is given."""
 
 
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Scales rows [M, E] to length 1; a row of zeros stays zero."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    scaled: np.ndarray = features / np.maximum(lengths, 1e-12)
+    return scaled
+
+
 @jax.jit
 def squared_distances(query: jax.Array, gallery: jax.Array) -> jax.Array:
     """Computes `max(|q|^2 + |g|^2 - 2 q.g, 0) = |q - g|^2` for every pair, in float32.

@@ -32,13 +32,14 @@ from rmgl_jax.models.rmgl import RMGL, feature_layout
 
 @partial(jax.jit, static_argnames=("config", "flip"))
 def embed_batch(
-    config: ModelConfig, folded: Mapping[str, Any], images: jax.Array, flip: bool = True
+    config: ModelConfig, variables: Mapping[str, Any], images: jax.Array, flip: bool = True
 ) -> jax.Array:
     """Embeds uint8 images `[B, H, W, 3]` at unit length, `[B, E]`.
 
     Args:
         config: configuration of the model.
-        folded: variables of the model, as `inference_variables` or `fold_batch_norm` returns them.
+        variables: `params` and `batch_stats` of the model; or, which is faster, what
+            `inference_variables` or `fold_batch_norm` makes of them.
         images: of any size that the model takes.
         flip: Average each embedding with that of the mirrored image (IV-A) before scaling it to
             unit length.
@@ -48,7 +49,8 @@ def embed_batch(
         # An image and its mirror are neighbors, so that both are on the device of the image.
         images = jnp.stack([images, images[:, :, ::-1]], axis=1)
         images = images.reshape(-1, *images.shape[2:])
-    features = RMGL(config, folded=True).apply(folded, normalize(images), method="part_features")
+    network = RMGL(config, folded="batch_stats" not in variables)
+    features = network.apply(variables, normalize(images), method="part_features")
     total = jnp.sum(cast(jax.Array, features).reshape(-1, copies, embedding_width(config)), axis=1)
     # An all-zero embedding (a broken network) stays zero instead of becoming NaN.
     return total / jnp.maximum(jnp.linalg.norm(total, axis=-1, keepdims=True), 1e-12)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from rmgl_jax.config import ModelConfig
+from rmgl_jax.evaluation.distances import unit_rows
 from rmgl_jax.evaluation.ranking import RankMetrics, rank_features
 from rmgl_jax.evaluation.result import PartScores
 from rmgl_jax.models.parts import embedding_parts
@@ -37,7 +38,7 @@ def score_parts(
             found[part.features] = whole
         elif part.features not in found:
             found[part.features] = rank_features(
-                _unit(queries[:, columns]), _unit(galleries[:, columns]), *labels
+                unit_rows(queries[:, columns]), unit_rows(galleries[:, columns]), *labels
             )
         metrics = found[part.features]
         scores.append(
@@ -52,8 +53,3 @@ def score_parts(
             )
         )
     return tuple(scores)
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(norms, 1e-12)

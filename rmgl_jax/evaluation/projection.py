@@ -10,6 +10,7 @@ import numpy as np
 
 from data_prep.errors import InputError
 from data_prep.json_text import parse_json
+from rmgl_jax.evaluation.distances import unit_rows
 
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 """Type of stored embeddings."""
@@ -63,9 +64,7 @@ class Projection:
     def __call__(self, embeddings: np.ndarray, dim: int) -> np.ndarray:
         """Projects embeddings [M, E] to `dim` dimensions of unit length, float32 [M, dim]."""
         self.check_dim(dim)
-        projected = (embeddings - self.mean) @ self.components[:, :dim]
-        lengths = np.linalg.norm(projected, axis=1, keepdims=True)
-        return projected / np.maximum(lengths, np.float32(1e-12))
+        return unit_rows((embeddings - self.mean) @ self.components[:, :dim])
 
 
 def fit_projection(

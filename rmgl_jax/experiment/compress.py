@@ -11,6 +11,7 @@ from rich.table import Table
 
 from data_prep.errors import InputError
 from rmgl_jax.data.store import Split
+from rmgl_jax.evaluation.distances import unit_rows
 from rmgl_jax.evaluation.embedding import embed_split
 from rmgl_jax.evaluation.projection import (
     WHITENING,
@@ -165,5 +166,4 @@ def print_widths(rows: Sequence[CompressionRow], console: Console) -> None:
 
 def _restore(embeddings: np.ndarray, precision: Precision) -> np.ndarray:
     """Returns the embeddings as they are after storage, at unit length."""
-    values = reduce_precision(embeddings, precision)[0].astype(np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return unit_rows(reduce_precision(embeddings, precision)[0].astype(np.float32))

@@ -17,7 +17,6 @@ from rmgl_jax.evaluation.embedding import embed_batch
 from rmgl_jax.export.engines import open_onnxruntime
 from rmgl_jax.export.onnx import INPUT, ImageInput
 from rmgl_jax.export.onnx_graph import import_onnx
-from rmgl_jax.models.folding import fold_batch_norm
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """Largest accepted difference of two values of unit embeddings, by `ModelConfig.dtype`."""
@@ -77,9 +76,8 @@ def compare(
         ExportError: shapes differ, or values differ by more than `TOLERANCE`.
     """
     images = check_images(config)
-    expected = np.asarray(
-        embed_batch(config, fold_batch_norm(variables), jnp.asarray(images), flip)
-    )
+    # The network as it was trained: files have batch norm folded, which is checked as well.
+    expected = np.asarray(embed_batch(config, variables, jnp.asarray(images), flip))
     found = np.asarray(run(images))
     if found.shape != expected.shape:
         raise ExportError(f"{engine} gives the shape {found.shape}, but JAX {expected.shape}.")
