@@ -1,10 +1,13 @@
 """Table IV as one matrix: a row per source of training, a column per dataset of evaluation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from rmgl_jax.evaluation.result import EvaluationResult, measures
 from rmgl_jax.experiment.results import PairNumbers
 from rmgl_jax.experiment.table import Grid
+
+T = TypeVar("T")
 
 OPEN = "open"
 """Cell of a pair of datasets that was not measured."""
@@ -117,5 +120,5 @@ def _published_cell(by_target: Mapping[str, Mapping[str, float]], target: str) -
     return f"{found['rank-1']:.1f} / {found['mAP']:.1f}" if found else NONE
 
 
-def _unique(items: Iterable) -> list:
+def _unique(items: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(items))
