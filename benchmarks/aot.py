@@ -49,7 +49,7 @@ from rmgl_jax.evaluation.embedding import embed_batch, embedding_width
 from rmgl_jax.experiment import presets
 from rmgl_jax.runtime import report_errors
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.step import create_state, make_train_step
+from rmgl_jax.training.step import make_train_step, state_shapes
 
 GIB = 2**30
 IMAGES = 4  # of each identity
@@ -111,7 +111,7 @@ def topology_mesh(name: str) -> Mesh:
 def lower_step(config, mesh):
     """Lowers the training step for the devices of a mesh."""
     optimizer = make_optimizer(config.optimizer, 100)
-    state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
+    state = state_shapes(config.model, optimizer)
     size = config.train.num_ids * config.train.num_instances
     rows = (size,) if config.train.parallel == "jit" else (mesh.size, size // mesh.size)
     batch = {
@@ -126,7 +126,7 @@ def lower_step(config, mesh):
 def lower_embedding(config, mesh):
     """Lowers `embed_batch` of a batch of `eval.batch_size` images, sharded over a mesh."""
     optimizer = make_optimizer(config.optimizer, 100)
-    state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
+    state = state_shapes(config.model, optimizer)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     size = -(-config.eval.batch_size // mesh.size) * mesh.size
     images = jax.ShapeDtypeStruct((size, *config.model.image_size, 3), jnp.uint8)
@@ -299,7 +299,7 @@ def _flops(compiled) -> float | None:
 
 def _parameter_bytes(config) -> int:
     optimizer = make_optimizer(config.optimizer, 100)
-    state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
+    state = state_shapes(config.model, optimizer)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.report import add_json_option, write_report
 from rmgl_jax.experiment import presets
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.step import create_state, make_train_step
+from rmgl_jax.training.step import make_train_step, state_shapes
 
 GIB = 2**30
 IMAGES = 4
@@ -40,7 +40,7 @@ def step_bytes(config):
     """Returns the bytes of the compiled step: arguments, outputs and temporaries."""
     size = config.train.num_ids * config.train.num_instances
     optimizer = make_optimizer(config.optimizer, 100)
-    state = jax.eval_shape(lambda: create_state(config.model, optimizer, 0))
+    state = state_shapes(config.model, optimizer)
     batch = {
         "images": jax.ShapeDtypeStruct((size, *config.model.image_size, 3), jnp.uint8),
         "labels": jax.ShapeDtypeStruct((size,), jnp.int32),

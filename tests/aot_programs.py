@@ -11,7 +11,7 @@ import jax
 
 from benchmarks.aot import IMAGES, PRESETS, lower_step, measure, topology_mesh, with_batch
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.step import create_state
+from rmgl_jax.training.step import state_shapes
 
 
 def operations(topology: str, parallel: str) -> list[str]:
@@ -24,9 +24,7 @@ def operations(topology: str, parallel: str) -> list[str]:
 def main():
     jax.config.update("jax_platforms", "cpu")
     config = PRESETS["tiny"]
-    state = jax.eval_shape(
-        lambda: create_state(config.model, make_optimizer(config.optimizer, 100), 0)
-    )
+    state = state_shapes(config.model, make_optimizer(config.optimizer, 100))
     sizes = {
         name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         for name, tree in (("state", state), ("parameters", state.params))

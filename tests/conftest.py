@@ -4,10 +4,12 @@ import os
 import signal
 from pathlib import Path
 
-# Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set
-# before jax is imported; a second flag the caller set is kept.
+# Four CPU devices, so that sharding and collectives are exercised without an accelerator; and fewer
+# of LLVM's optimizations, because most of the tests' time goes into compiling. Set before jax is
+# imported; flags of the caller come last, and win.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1 "
+    + os.environ.get("XLA_FLAGS", "")
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

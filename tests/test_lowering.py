@@ -10,7 +10,7 @@ import pytest
 from jax import export
 
 from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.step import create_state, make_train_step
+from rmgl_jax.training.step import make_train_step, state_shapes
 from tests.tiny import IMAGES, PERSONS, small_config
 
 pytestmark = pytest.mark.network
@@ -30,7 +30,7 @@ def step_operations(platform):
     model = replace(config.model, width=64, image_size=(64, 32))
     config = replace(config, model=model)
     optimizer = make_optimizer(config.optimizer, 10)
-    state = jax.eval_shape(lambda: create_state(model, optimizer, 0))
+    state = state_shapes(model, optimizer)
     size = PERSONS * IMAGES
     batch = {
         "images": jax.ShapeDtypeStruct((size, *model.image_size, 3), jnp.uint8),

@@ -58,3 +58,14 @@ def keep_freed_memory() -> bool:
         True if freed memory is kept from now on.
     """
     return enabled() and host_memory.keep_freed_memory()
+
+
+def options_for_one_call() -> dict[str, int] | None:
+    """Returns options for `jax.jit` of a program that runs once, such as initialization.
+
+    LLVM's last optimizations take more than half of the time to compile such a program and make it
+    no faster. The random numbers of an initialization keep their bits (benchmarks/LOG.md).
+    """
+    if enabled() and jax.default_backend() == "cpu":
+        return {"xla_backend_optimization_level": 1}
+    return None

@@ -14,7 +14,7 @@ from rmgl_jax.training.checkpoints import CheckpointError
 from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.run_directory import check_config_digest, read_config
 from rmgl_jax.training.scores import best_step, list_steps, read_scores
-from rmgl_jax.training.step import TrainState, create_state
+from rmgl_jax.training.step import TrainState, state_shapes
 
 _ATTEMPTS = 50
 """Most attempts to read while a run replaces its checkpoints."""
@@ -83,7 +83,7 @@ def _abstract_state(config: ExperimentConfig) -> Any:
     """Returns shapes of the run's state, with each array whole on every device."""
     # No shape depends on the length of an epoch.
     optimizer = make_optimizer(config.optimizer, steps_per_epoch=1)
-    state = jax.eval_shape(lambda: create_state(config.model, optimizer, seed=0))
+    state = state_shapes(config.model, optimizer)
     replicated = NamedSharding(data_mesh(), PartitionSpec())
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), state

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from data_prep.errors import InputError
 from rmgl_jax.config import AugmentConfig, ExperimentConfig, LossConfig, ModelConfig
+from rmgl_jax.cpu import options_for_one_call
 from rmgl_jax.data.augment import augment
 from rmgl_jax.devices import AXIS, data_mesh
 from rmgl_jax.models.rmgl import RMGL, feature_layout
@@ -41,19 +42,26 @@ def create_state(
     model: ModelConfig, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """Initializes a state; the same seed gives the same state."""
+    create = partial(_initialize, model, optimizer)
+    return jax.jit(create, compiler_options=options_for_one_call())(jax.random.key(seed))
+
+
+def state_shapes(model: ModelConfig, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the shapes and dtypes of a state, without computing one."""
+    return jax.eval_shape(partial(_initialize, model, optimizer), jax.random.key(0))
+
+
+def _initialize(
+    model: ModelConfig, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
     images = jnp.zeros((1, *model.image_size, 3), jnp.float32)
-
-    @jax.jit
-    def create(key: jax.Array) -> TrainState:
-        variables = RMGL(model).init(key, images, train=False)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
-            opt_state=optimizer.init(variables["params"]),
-        )
-
-    return create(jax.random.key(seed))
+    variables = RMGL(model).init(key, images, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+    )
 
 
 def train_step(
