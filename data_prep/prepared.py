@@ -83,13 +83,17 @@ def check_records(builder: tfds.core.DatasetBuilder) -> None:
     """
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         return
+    description = Path(builder.data_path) / constants.DATASET_INFO_FILENAME
     for split in builder.info.splits.values():
-        for name, expected in zip(split.filepaths, split.shard_lengths, strict=True):
+        # TFDS fills in a pattern, which may be damaged and then raises errors of many kinds.
+        try:
+            shards = list(zip(split.filepaths, split.shard_lengths, strict=True))
+        except Exception as error:
+            raise _damaged(description, f"the names of its records: {error}") from error
+        for name, expected in shards:
             path = Path(name)
             if path.parent != Path(builder.data_path):
-                raise _damaged(
-                    path.parent / constants.DATASET_INFO_FILENAME, f"it names records in {path}"
-                )
+                raise _damaged(description, f"it names records in {path}")
             check_file(path)
             # Its reader raises the errors of a C++ library, of many kinds.
             try:

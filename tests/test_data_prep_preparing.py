@@ -350,6 +350,26 @@ def test_records_of_another_number_are_refused(source, data_dir):
             data_prep.open_prepared(path.parent)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y",
+        "{DATASET}-{SPLIT}.{FILEFORMAT}-{0}",
+        "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Z}",
+        "{DATASET}-{SPLIT!z}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    ],
+)
+def test_records_of_other_names_are_refused(pattern, source, data_dir):
+    path = prepare_partial("market1501", source, data_dir).data_path / "dataset_info.json"
+    info = json.loads(path.read_text())
+    for split in info["splits"]:
+        split["filepathTemplate"] = pattern
+    path.write_text(json.dumps(info))
+    with pytest.raises(ExpectedError, match=str(path.parent.parent)):
+        data_prep.open_prepared(path.parent)
+
+
 def test_links_out_of_the_root_are_refused(source, data_dir, tmp_path):
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(image_bytes(0))
