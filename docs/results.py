@@ -50,7 +50,6 @@ from data_prep.errors import InputError
 from data_prep.files import write_text
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs" / "results"
 OPEN = "*open*"
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -66,10 +65,11 @@ COMMIT = re.compile(r"\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{7}\b")
 VERSIONED = re.compile(r"(?:Python|PyTorch|OpenVINO|ONNX Runtime|Milvus Lite|pymilvus) \(?$")
 
 
-def read_results(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """Reads all files of a folder by name, and the paper's numbers as `paper`."""
-    results = {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}
-    paper = tomllib.loads((ROOT / "tests/paper/paper.toml").read_text(), parse_float=Decimal)
+def read_results(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Reads all files of docs/results by name, and the paper's numbers as `paper`."""
+    files = sorted((root / "docs" / "results").glob("*.json"))
+    results = {path.stem: read_result(path) for path in files}
+    paper = tomllib.loads((root / "tests/paper/paper.toml").read_text(), parse_float=Decimal)
     return {"paper": {"values": paper}, **results}
 
 
@@ -106,7 +106,7 @@ def _round(value: Any) -> Any:
     """Three digits of a number with decimals; all digits before its point."""
     if not isinstance(value, Decimal):
         return value
-    return round(value) if abs(value) >= 1000 else Decimal(f"{value:#.3g}")
+    return round(value) if abs(value) >= 1000 else Decimal(f"{float(value):#.3g}")
 
 
 class CellFormatter(Formatter):
@@ -242,19 +242,19 @@ def find_problems(page: str, results: Results) -> list[str]:
     return problems
 
 
-def list_pages() -> list[Path]:
+def list_pages(root: Path = ROOT) -> list[Path]:
     """README.md and all pages of docs."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
-def main() -> None:
-    """Writes the tables, and ends with status 1 if a figure is on a page only."""
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Writes the tables, and returns status 1 if a figure is on a page only."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
-    check = parser.parse_args().check
-    results, problems = read_results(), []
-    for path in list_pages():
-        page, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT)
+    check = parser.parse_args(arguments).check
+    results, problems = read_results(root), []
+    for path in list_pages(root):
+        page, name = path.read_text(encoding="utf-8"), path.relative_to(root)
         try:
             if not check and (filled := fill_tables(page, results)) != page:
                 write_text(path, filled)
@@ -263,8 +263,8 @@ def main() -> None:
         except InputError as error:
             problems.append(f"{name}: {error}")
     print("\n".join(problems), file=sys.stderr, end="\n" * bool(problems))
-    sys.exit(bool(problems))
+    return int(bool(problems))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
