@@ -37,8 +37,10 @@ check: lint
 test: lint
 	$(PYTEST)
 
-# The documentation site, in build/docs. A warning is an error; `make test` builds it too.
+# The documentation site, in build/docs. A warning is an error, and so is a figure that no file of
+# docs/results holds; `make test` checks both too.
 docs: $(VENV)/.installed
+	$(BIN)/python docs/results.py --check
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 	@echo The site is build/docs/index.html
 

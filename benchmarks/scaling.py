@@ -1,7 +1,9 @@
 """Estimates the time of a training step on many chips, from counted work and published peaks.
 
-    python -m benchmarks.scaling                 # the tables of docs/scaling.md
+    python -m benchmarks.scaling --json docs/results/scaling.json    # the tables of docs/scaling.md
     python -m benchmarks.scaling --utilization 0.5 --figures v5e.json
+
+Without `--json` they are printed, in the form of docs/results.py.
 
 Nothing is run. Work is counted: floating-point operations of the full RMGL, bytes of its gradients
 and the number of small reductions, by default those of docs/performance.md and of
@@ -13,14 +15,37 @@ hidden behind computation.
 
 import argparse
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from data_prep.files import write_text
 from rmgl_jax.training.throughput import peak_flops
 
 IMAGE_BYTES = 384 * 128 * 3
 HOST_SECONDS = 1.0e-3 / 48  # to make one image of a batch, docs/performance.md
 IMAGES = 48
+PARTS = ("compute", "gradients", "latency", "input", "step")
+MS = "{:,.2f}"
+COLUMNS = [
+    ["chips"],
+    ["batch"],
+    *([name, MS] for name in PARTS[:-1]),
+    ["step ms", MS],
+    ["images/s"],
+    ["efficiency", "{}%"],
+]
+PEAK_COLUMNS = [
+    [""],
+    ["bfloat16 peak", "{} TFLOP/s"],
+    [
+        "links, one direction",
+        "{} GB/s a chip",
+        "{} GB/s a chip in a host of {}; {} GB/s a host to others ({} x {} Gbit/s)",
+    ],
+]
+Row = list[float]
 
 
 @dataclass(frozen=True)
@@ -82,9 +107,9 @@ def estimate(
     return parts
 
 
-def rows(machine: Machine, weak: bool, work: Work, utilization: float) -> list[str]:
-    """Returns the rows of a table in Markdown."""
-    found = []
+def rows(machine: Machine, weak: bool, work: Work, utilization: float) -> list[Row]:
+    """Returns for each number of chips: chips, batch, five times in ms, images/s, efficiency."""
+    found: list[Row] = []
     alone = estimate(machine, 1, IMAGES, work, utilization)["step"] / IMAGES
     for chips in machine.counts:
         if not weak and IMAGES % chips:
@@ -92,15 +117,71 @@ def rows(machine: Machine, weak: bool, work: Work, utilization: float) -> list[s
         images = IMAGES if weak else IMAGES // chips
         parts = estimate(machine, chips, images, work, utilization)
         batch = images * chips
-        efficiency = alone * batch / (chips * parts["step"])
-        times = " | ".join(
-            f"{1e3 * parts[name]:,.2f}"
-            for name in ("compute", "gradients", "latency", "input", "step")
-        )
-        found.append(
-            f"| {chips} | {batch:,} | {times} | {batch / parts['step']:,.0f} | {efficiency:.0%} |"
-        )
+        times = [round(1e3 * parts[name], 2) for name in PARTS]
+        speed, efficiency = batch / parts["step"], alone * batch / (chips * parts["step"])
+        found.append([chips, batch, *times, round(speed), round(100 * efficiency)])
     return found
+
+
+def report(work: Work, utilization: float) -> dict[str, Any]:
+    """Returns tables and values in the form of docs/results.py."""
+    tables: dict[str, dict[str, Any]] = {
+        f"{title}_{name}": {"columns": COLUMNS, "rows": rows(machine, weak, work, utilization)}
+        for title, weak in (("total", False), ("per_chip", True))
+        for name, machine in MACHINES.items()
+    }
+    weak = [
+        row
+        for name in MACHINES
+        for row in tables[f"per_chip_{name}"]["rows"]
+        if row[0] > 1  # nothing is exchanged on one chip
+    ]
+    total = {name: {row[0]: row for row in tables[f"total_{name}"]["rows"]} for name in MACHINES}
+    on_16 = [total[name][16] for name in ("v5e", "v5p")]
+    exchange = [10 * round(10 * sum(row[3:5]) / row[6]) for row in on_16]
+    efficient = [total["v5e"][8][-1], total["v5p"][8][-1], total["H100"][4][-1]]
+    values = {
+        "counted": {
+            "GFLOP an image": round(work.flops_per_image / 1e9, 1),
+            "MB of gradients": round(work.gradient_bytes / 1e6),
+            "small reductions": work.small_reductions,
+            "ms of the host for a batch of 48": round(1e3 * IMAGES * HOST_SECONDS, 1),
+        },
+        "assumed": {
+            "share of the peak, %": round(100 * utilization),
+            "us of a reduction, and more for each doubling": {
+                name: [round(1e6 * seconds) for seconds in machine.latency]
+                for name, machine in MACHINES.items()
+            },
+        },
+        "48 in total": {
+            "share of exchange on 16 chips of a TPU, % in tens": exchange,
+            "least efficiency of 8 chips of a TPU and of 4 GPUs, %": min(efficient),
+        },
+        "48 on each chip": {
+            "ms of gradients": _range([row[3] for row in weak], 1),
+            "ms of small reductions": _range([row[4] for row in weak], 1),
+            "ms of computation": _range([row[2] for row in weak], None),
+        },
+    }
+    tables["published"] = {"columns": PEAK_COLUMNS, "rows": [_peaks(n) for n in MACHINES]}
+    command = "python -m benchmarks.scaling"
+    return {"command": command, "values": values, "tables": tables}
+
+
+def _range(values: list[float], digits: int | None) -> list[float]:
+    return [round(min(values), digits), round(max(values), digits)]
+
+
+def _peaks(name: str) -> list[Any]:
+    machine = MACHINES[name]
+    peak = peak_flops(machine.kind, "bfloat16")
+    assert peak is not None
+    link = [round(machine.link / 1e9)]
+    if machine.network is not None:
+        link += [machine.chips_per_host, round(machine.network / 1e9), machine.chips_per_host]
+        link += [round(8 * machine.network / machine.chips_per_host / 1e9)]
+    return [name + " (SXM)" * (name == "H100"), round(peak / 1e12), link if link[1:] else link[0]]
 
 
 def main() -> None:
@@ -108,25 +189,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--utilization", type=float, default=0.4, help="assumed share of the peak")
     parser.add_argument("--figures", type=Path, help="output of benchmarks.aot --preset gpu --json")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables to this file")
     arguments = parser.parse_args()
     work = Work()
     if arguments.figures:
-        found = json.loads(arguments.figures.read_text().splitlines()[0])
-        causes = found["collectives"]["by_cause"]
+        counted = json.loads(arguments.figures.read_text().splitlines()[0])
+        causes = counted["collectives"]["by_cause"]
         work = Work(
-            found["flops"] * found["chips"] / found["images"],
+            counted["flops"] * counted["chips"] / counted["images"],
             causes["gradients"]["bytes"],
-            found["collectives"]["count"] - causes["gradients"]["count"],
+            counted["collectives"]["count"] - causes["gradients"]["count"],
         )
-    for title, weak in (("Batch of 48 in total", False), ("48 images on each chip", True)):
-        print(f"### {title}\n")
-        for name, machine in MACHINES.items():
-            print(f"{name}:\n")
-            columns = (
-                "chips, batch, compute, gradients, latency, input, step ms, images/s, efficiency"
-            )
-            print(f"| {columns.replace(', ', ' | ')} |\n{'|---' * 9}|")
-            print("\n".join(rows(machine, weak, work, arguments.utilization)), end="\n\n")
+    text = to_json(report(work, arguments.utilization))
+    if arguments.json:
+        write_text(arguments.json, text)
+    else:
+        print(text, end="")
+
+
+def to_json(found: dict[str, Any]) -> str:
+    """Returns the text of a file, with each row of a table on one line."""
+    text = json.dumps(found, indent=1)
+    return re.sub(r"\[\s*([^][]*?)\s*\]", lambda row: f"[{_join(row[1])}]", text) + "\n"
+
+
+def _join(lines: str) -> str:
+    return " ".join(lines.split())
 
 
 if __name__ == "__main__":
