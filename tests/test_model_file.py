@@ -15,12 +15,10 @@ from safetensors.numpy import load_file, save_file
 from data_prep.errors import InputError, MissingFileError
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
 from rmgl_jax.training.checkpoints import CheckpointError
-from rmgl_jax.training.optimizer import make_optimizer
 from rmgl_jax.training.run_directory import CONFIG_NAME
 from rmgl_jax.training.scores import SCORES_NAME
-from rmgl_jax.training.step import create_state
 from tests.tiny_model import random_variables
-from tests.trained_run import run_config, write_run
+from tests.trained_run import random_state, run_config, write_run
 from tests.trees import assert_trees_close
 
 pytestmark = pytest.mark.network
@@ -183,7 +181,7 @@ def test_load_model_reads_the_checkpoint_asked_for(workdir):
     models = [load_model(workdir), load_model(workdir, best=True), load_model(workdir, step=3)]
     assert [model.step for model in models] == [9, 6, 3]
     assert len({model.digest for model in models}) == 3
-    state = create_state(CONFIG.model, make_optimizer(CONFIG.optimizer, 1), seed=3)
+    state = random_state(CONFIG, step=3)
     expected = {"params": state.params, "batch_stats": state.batch_stats}
     assert_trees_close(models[2].variables, expected)
     assert_replicated(models[2].variables)

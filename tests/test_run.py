@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
-import optax
 import pytest
 from rich.console import Console
 
@@ -28,9 +27,8 @@ from rmgl_jax.training.logger import read_metrics
 from rmgl_jax.training.run_data import read_run_data
 from rmgl_jax.training.run_directory import read_config
 from rmgl_jax.training.run_info import read_run_info
-from rmgl_jax.training.step import create_state
 from tests.tiny_trees import write_images
-from tests.trained_run import run_config
+from tests.trained_run import random_state, run_config
 
 pytestmark = pytest.mark.network
 
@@ -348,7 +346,7 @@ def test_unknown_dataset(fails):
 
 def test_train_without_console_warns_of_missing_layer4(finished, home, tmp_path):
     """Warnings are errors in the tests, so that the run ends before it compiles anything."""
-    variables = create_state(CONFIG.model, optax.sgd(1.0), seed=0)
+    variables = random_state(CONFIG, step=0)
     arrays = {"params": variables.params, "batch_stats": variables.batch_stats}
     weights = tmp_path / "res4.safetensors"
     save_backbone(weights, arrays, CONFIG.model)
