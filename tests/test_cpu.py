@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from data_prep.errors import InputError
@@ -13,6 +14,7 @@ from rmgl_jax import cpu
 from rmgl_jax.cpu import plain
 from rmgl_jax.cpu.pointwise import product
 from rmgl_jax.models.rmgl import RMGL
+from rmgl_jax.training.step import create_state, state_shapes
 from tests.tiny_model import TINY, random_images, random_variables
 from tests.trees import assert_trees_close
 
@@ -116,3 +118,25 @@ def test_product_has_the_gradients_of_the_plain_product(channels, features, dtyp
     tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
     found, expected = (jax.tree.map(np.float32, tree) for tree in (found, expected))
     assert_trees_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_initialization_is_that_of_the_fully_optimized_program():
+    """Up to rounding: jax 0.12 rounds a few values otherwise, jax 0.10 none."""
+    config = replace(WIDE, width=4)
+    images = jnp.zeros((1, *config.image_size, 3))
+    optimized = jax.jit(
+        lambda key: RMGL(config).init(key, images, train=False),
+        compiler_options={"xla_backend_optimization_level": 3},
+    )
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    state = create_state(config, optimizer, seed=5)
+    found = {"params": state.params, "batch_stats": state.batch_stats}
+    assert_trees_close(found, optimized(jax.random.key(5)), rtol=1e-6)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    assert state_shapes(config, optimizer) == shapes
+
+
+def test_initialization_is_compiled_as_usual_without_kernels(monkeypatch):
+    assert cpu.options_for_one_call() == {"xla_backend_optimization_level": 1}
+    monkeypatch.setenv("RMGL_CPU_KERNELS", "0")
+    assert cpu.options_for_one_call() is None

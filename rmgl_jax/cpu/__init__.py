@@ -64,7 +64,7 @@ def options_for_one_call() -> dict[str, int] | None:
     """Returns options for `jax.jit` of a program that runs once, such as initialization.
 
     LLVM's last optimizations take more than half of the time to compile such a program and make it
-    no faster. The random numbers of an initialization keep their bits (benchmarks/LOG.md).
+    no faster. An initialization then differs by rounding at most (benchmarks/LOG.md).
     """
     if enabled() and jax.default_backend() == "cpu":
         return {"xla_backend_optimization_level": 1}
