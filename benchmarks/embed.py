@@ -22,6 +22,7 @@ from rich.table import Table
 from benchmarks.report import add_json_option, write_report
 from data_prep import prepare_dataset
 from data_prep.synthetic.render import render
+from rmgl_jax.cpu import keep_freed_memory
 from rmgl_jax.data.store import decode_split
 from rmgl_jax.evaluation.embedding import embed
 from rmgl_jax.experiment import presets
@@ -51,11 +52,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="small", choices=CONFIGS)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--passes", type=int, default=2, choices=(1, 2))
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     model = CONFIGS[arguments.preset].model
     create = jax.jit(lambda key, images: RMGL(model).init(key, images, train=False))
     variables = create(jax.random.key(0), np.zeros((1, *model.image_size, 3), np.float32))

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from rmgl_jax.config import (
     AugmentConfig,
-    EvalConfig,
     ExperimentConfig,
     ModelConfig,
     OptimizerConfig,
@@ -59,7 +58,6 @@ def small(dataset: str, epochs: int) -> ExperimentConfig:
             weight_decay=5e-4,
         ),
         train=TrainConfig(epochs=epochs, num_ids=16, num_instances=4, evaluate_every=epochs // 3),
-        eval=EvalConfig(batch_size=128),
     )
 
 
