@@ -85,6 +85,7 @@ def walk(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", sys.argv)
+        patch.setenv("COLUMNS", "300")  # tables show long paths whole
         follow("ten_minutes.md")
         yield folder
 
