@@ -9,7 +9,7 @@ camera, and in a batch of 20), and the recall of the index against exact search.
 many dimensions have no near neighbors: an approximate index has its worst recall on them.
 
 With `--market`: adds the gallery images of the prepared dataset, searches the 20 best for each
-query, and prints the rank-1 of these searches. The mAP needs the rank of every image of the
+query, more where none of them counts, and prints the rank-1 of these searches. The mAP needs the rank of every image of the
 person, which is often among the last; a search for all images takes seconds, so that only every
 n-th query is searched until all are found (`--deep` of them). The stored embeddings, ranked without
 Milvus, are measured on all queries and on those; with the exact index both rows must be equal, and
@@ -151,36 +151,38 @@ def evaluate(dataset, data_dir, model_path, location, index, batch_size, deep):
                 rows.setdefault(identify(crop).id, []).append(row)
             queries = embedder(splits["query"], progress=True)
             distances = np.full((len(queries), len(splits["gallery"])), np.inf, np.float32)
-            pids = [np.array([crop.pid for crop in splits[name]]) for name in splits]
+            labels = [
+                np.array([getattr(crop, name) for crop in splits[split]], int)
+                for split in ("query", "gallery")
+                for name in ("pid", "camera")
+            ]
+            # Images of the query's person by its own camera do not count.
+            same = labels[0][:, None] == labels[2]
+            ignored = same & (labels[1][:, None] == labels[3])
             every = np.arange(len(queries))
             start = time.perf_counter()
             _search(gallery, queries, every, 20, rows, distances)
             searched = time.perf_counter() - start
-            chosen = every[:: math.ceil(len(every) / deep)]
-            unfinished = chosen
+            chosen = np.isin(every, every[:: math.ceil(len(every) / deep)])
             for top in (120, 720, 4320, len(gallery)):
-                # The mAP depends on images up to the last one of the query's person.
-                same = pids[0][unfinished, None] == pids[1]
-                missed = np.isinf(distances[unfinished]) & same
-                unfinished = unfinished[missed.any(axis=1)]
-                _search(gallery, queries, unfinished, min(top, len(gallery)), rows, distances)
+                # Rank-1 depends on the first image that counts, of whichever person; the mAP on
+                # images up to the last one of the query's person.
+                found = np.isfinite(distances)
+                missed = chosen & (~found & same & ~ignored).any(axis=1)
+                missed |= ~(found & ~ignored).any(axis=1)
+                _search(gallery, queries, every[missed], min(top, len(gallery)), rows, distances)
             galleries = np.empty((len(splits["gallery"]), queries.shape[1]), np.float32)
             for first in range(0, len(rows), CHUNK):
                 ids = list(rows)[first : first + CHUNK]
                 for id, embedding in gallery._collection.embeddings(ids).items():
                     galleries[rows[id]] = embedding
-    labels = [
-        np.array([getattr(crop, name) for crop in splits[split]], int)
-        for split in ("query", "gallery")
-        for name in ("pid", "camera")
-    ]
     plain = np.concatenate([block for _, block in distance_blocks(queries, galleries)])
     some = [labels[0][chosen], labels[1][chosen], *labels[2:]]
     metrics = {
         "searches, all": rank_metrics(distances, *labels),
         "embeddings, all": rank_metrics(plain, *labels),
-        f"searches, {len(chosen)}": rank_metrics(distances[chosen], *some),
-        f"embeddings, {len(chosen)}": rank_metrics(plain[chosen], *some),
+        f"searches, {chosen.sum()}": rank_metrics(distances[chosen], *some),
+        f"embeddings, {chosen.sum()}": rank_metrics(plain[chosen], *some),
     }
     return result, added, searched, len(queries), metrics
 
