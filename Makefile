@@ -49,7 +49,7 @@ torture: $(VENV)/.installed
 	$(BIN)/python -m tests.torture $(TORTURE)
 
 # One record of a GPU within 25 minutes; GPU="--minutes 50 --folder DIR" passes options. On a machine
-# with CUDA 13 the environment needs JAX for it: .venv/bin/pip install -c constraints.txt '.[cuda]'
+# with CUDA 13 the environment needs JAX for it: .venv/bin/pip install -c constraints.txt -e '.[cuda]'
 gpu: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gpu_record $(GPU)
 
