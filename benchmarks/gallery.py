@@ -9,11 +9,12 @@ camera, and in a batch of 20), and the recall of the index against exact search.
 many dimensions have no near neighbors: an approximate index has its worst recall on them.
 
 With `--market`: adds the gallery images of the prepared dataset, searches the 20 best for each
-query, more where none of them counts, and prints the rank-1 of these searches. The mAP needs the rank of every image of the
-person, which is often among the last; a search for all images takes seconds, so that only every
-n-th query is searched until all are found (`--deep` of them). The stored embeddings, ranked without
-Milvus, are measured on all queries and on those; with the exact index both rows must be equal, and
-the first equal to `rmgl evaluate`. A directory as `--location` is kept.
+query, more where none of them counts, and prints the rank-1 of these searches. The mAP needs the
+rank of every image of the person, which is often among the last; a search for all images takes
+seconds, so that only every n-th query is searched until all are found (`--deep` of them). The
+stored embeddings, ranked without Milvus, are measured on all queries and on those; with the exact
+index both rows must be equal, and the first equal to `rmgl evaluate`. A directory as `--location`
+is kept.
 """
 
 import argparse

@@ -38,6 +38,7 @@ KINDS = {
 
 def kinds_of_operations(program: str) -> dict[str, str]:
     """Returns the kind of each operation of a compiled program, by name."""
+    program = re.sub(r", metadata=\{[^}]*\}", "", program)  # which names JAX's operations
     bodies = {
         found[1]: found[2]
         for found in re.finditer(r"^%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", program, re.M | re.S)
@@ -45,7 +46,7 @@ def kinds_of_operations(program: str) -> dict[str, str]:
     kinds = {}
     for name, text in re.findall(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$", program, re.M):
         called = re.search(r"calls=%?([\w.\-]+)", text)
-        text = text.partition(", metadata=")[0] + (bodies.get(called[1], "") if called else "")
+        text += bodies.get(called[1], "") if called else ""
         kinds[name] = next(kind for kind, pattern in KINDS.items() if re.search(pattern, text))
     return kinds
 
