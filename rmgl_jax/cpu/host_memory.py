@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
 
     XLA allocates the temporaries of a CPU program at every call. By default glibc maps such large
     blocks from the system each time and returns them afterwards, so that in every step the kernel
-    clears all their pages again, 4 KiB at a time. docs/performance.md has the cost.
+    clears all their pages again, 4 KiB at a time. benchmarks/LOG.md has the cost.
 
     Call it before JAX starts its devices, because their threads would use heaps of their own. It
     has an effect only on Linux with glibc, and only where JAX runs on CPUs.
