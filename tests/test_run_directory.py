@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from data_prep.errors import InputError
-from experiments import market_rmgl
+from experiments import market_rmgl, synthetic_rmgl
 from rmgl_jax.checked_json import json_digest
 from rmgl_jax.config import ExperimentConfig, LossConfig
 from rmgl_jax.experiment import presets
@@ -310,3 +311,16 @@ def test_read_config_names_what_it_cannot_read(content, named, tmp_path):
     (tmp_path / CONFIG_NAME).write_text(content)
     with pytest.raises(ValueError, match=rf"config\.json .*{named}"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset"),
+    [(market_rmgl, "cpu"), (synthetic_rmgl, "demo"), (synthetic_rmgl, "tiny")],
+)
+def test_run_of_version_0_1_0_continues_when_its_command_is_repeated(experiment, preset, tmp_path):
+    written = json.loads((Path(__file__).parent / "golden" / "configs_0_1_0.json").read_text())
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(written[preset]))
+    init_run_directory(experiment.PRESETS[preset], tmp_path)
+    other = replace(experiment.PRESETS[preset], dataset="other")
+    with pytest.raises(ConfigChangedError, match="other"):
+        init_run_directory(other, tmp_path)

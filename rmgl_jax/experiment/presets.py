@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from rmgl_jax.config import (
     AugmentConfig,
+    EvalConfig,
     ExperimentConfig,
     ModelConfig,
     OptimizerConfig,
@@ -58,6 +59,7 @@ def small(dataset: str, epochs: int) -> ExperimentConfig:
             weight_decay=5e-4,
         ),
         train=TrainConfig(epochs=epochs, num_ids=16, num_instances=4, evaluate_every=epochs // 3),
+        eval=EvalConfig(batch_size=128),
     )
 
 
