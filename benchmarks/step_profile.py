@@ -22,10 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import add_json_option, write_report
-from benchmarks.train_step import Problem
+from benchmarks.train_step import Problem, make_step
 from rmgl_jax.cpu import keep_freed_memory
-from rmgl_jax.training.optimizer import make_optimizer
-from rmgl_jax.training.step import create_state, make_train_step
 
 KINDS = {
     "3x3 convolutions and the stem": r"convolution\(",
@@ -78,11 +76,8 @@ def main():
     arguments = parser.parse_args()
     keep_freed_memory()
     problem = Problem(arguments.preset, arguments.batch, "float32", "cpu")
-    config = problem.config
-    images, labels = problem.data()
-    step = make_train_step(config, 100)
-    state = step.replicate(create_state(config.model, make_optimizer(config.optimizer, 100), 0))
-    batch, key = step.put({"images": images, "labels": labels}), jax.random.key(0)
+    step, state, batch, key = make_step(problem)
+    state = step.replicate(state)
     compiled = step.run.lower(state, batch, key).compile()
 
     def run():

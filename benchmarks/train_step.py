@@ -99,6 +99,24 @@ def forward_operations(model, variables, images):
     return sum(found.values()), stem
 
 
+def make_step(problem, parallel="jit"):
+    """Sets up the training step; returns it with its first state, a batch and a key.
+
+    `step.replicate` makes the state an argument of `step.run`.
+    """
+    import jax
+
+    from rmgl_jax.training.optimizer import make_optimizer
+    from rmgl_jax.training.step import create_state, make_train_step
+
+    config = problem.config
+    config = replace(config, train=replace(config.train, parallel=parallel))
+    images, labels = problem.data()
+    step = make_train_step(config, 100)
+    state = create_state(config.model, make_optimizer(config.optimizer, 100), 0)
+    return step, state, step.put({"images": images, "labels": labels}), jax.random.key(0)
+
+
 def jax_network(problem, parallel):
     """Sets up this project's network: functions to run by name, and facts."""
     from rmgl_jax.cpu import keep_freed_memory
@@ -111,19 +129,14 @@ def jax_network(problem, parallel):
     from rmgl_jax.data.normalization import normalize
     from rmgl_jax.evaluation.embedding import inference_variables
     from rmgl_jax.models.rmgl import RMGL
-    from rmgl_jax.training.optimizer import make_optimizer
-    from rmgl_jax.training.step import create_state, make_train_step
 
     config = problem.config
-    config = replace(config, train=replace(config.train, parallel=parallel))
     model = RMGL(config.model)
-    images, labels = problem.data()
-    step = make_train_step(config, 100)
-    state = create_state(config.model, make_optimizer(config.optimizer, 100), 0)
+    images, _ = problem.data()
+    step, state, batch, key = make_step(problem, parallel)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     variables = jax.tree.map(jnp.copy, variables)
     state = step.replicate(state)
-    batch, key = step.put({"images": images, "labels": labels}), jax.random.key(0)
     pixels = normalize(images)
     operations, stem = forward_operations(model, variables, pixels)
     facts = {
