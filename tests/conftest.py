@@ -4,13 +4,11 @@ import os
 import signal
 from pathlib import Path
 
-# Four CPU devices, so that sharding and collectives are exercised without an accelerator; and fewer
-# of LLVM's optimizations, because most of the tests' time goes into compiling. Set before jax is
-# imported; flags of the caller come last, and win.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1 "
-    + os.environ.get("XLA_FLAGS", "")
-)
+from tests.compilation import xla_flags
+
+# Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set before
+# jax is imported.
+os.environ["XLA_FLAGS"] = xla_flags(devices=4)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # Compiled programs are kept between sessions, also for the processes that tests start.

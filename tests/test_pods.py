@@ -19,6 +19,7 @@ from rmgl_jax.evaluation.result import EvaluationResult
 from rmgl_jax.experiment.options import parse_run
 from rmgl_jax.training.logger import read_metrics
 from rmgl_jax.training.scores import list_steps
+from tests.compilation import xla_flags
 
 pytestmark = pytest.mark.network
 
@@ -44,9 +45,7 @@ def launch(directory, programs, devices, data="data", works=("work", "work"), op
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
-        # Two thirds of the time to compile, and the same program for one process and two.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=1",
+        "XLA_FLAGS": xla_flags(devices),
     }
     port, ended = free_port(), []
     with ExitStack() as stack:

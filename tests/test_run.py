@@ -27,6 +27,7 @@ from rmgl_jax.training.logger import read_metrics
 from rmgl_jax.training.run_data import read_run_data
 from rmgl_jax.training.run_directory import read_config
 from rmgl_jax.training.run_info import read_run_info
+from tests.compilation import xla_flags
 from tests.tiny_trees import write_images
 from tests.trained_run import random_state, run_config
 
@@ -55,7 +56,7 @@ def finished(home):
     environment = os.environ | {
         "PYTHONPATH": str(root),
         "XDG_CACHE_HOME": str(home / "cache"),
-        "XLA_FLAGS": "--xla_backend_optimization_level=1",  # Less time to compile.
+        "XLA_FLAGS": xla_flags(devices=1),
         "COLUMNS": "200",
     }
     command = f"-m experiments.synthetic_rmgl {SMALL} --baselines --data-dir data --workdir run"
