@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.compilation import xla_flags
 
-# Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set before
-# jax is imported.
+# Four CPU devices, so that sharding and collectives are exercised without an accelerator. Set
+# before jax is imported.
 os.environ["XLA_FLAGS"] = xla_flags(devices=4)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

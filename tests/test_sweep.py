@@ -20,6 +20,7 @@ from rmgl_jax.experiment.results import Row, Sweep, numbers, welch_test
 from rmgl_jax.experiment.run import describe_weights
 from rmgl_jax.experiment.splits import load_train_and_test
 from rmgl_jax.experiment.sweep import run_sweep
+from rmgl_jax.experiment.table import Grid, to_rich
 from rmgl_jax.training.run_data import DATA_NAME, describe_data
 from rmgl_jax.training.run_directory import init_run_directory
 from tests.tiny_trees import prepare_partial, write_images, write_market
@@ -398,6 +399,22 @@ def test_table_shows_reranked_results_in_their_own_line(options):
     assert cells(markdown, "plain re-ranked")[:5] == ["1", "90.00", "88.0", "+2.00", "80.00"]
     assert cells(markdown, "plain re-ranked")[6:] == ["85.0", "-5.00"]
     assert runs.papers == [row.paper]
+
+
+def test_table_on_80_columns_shows_every_name_and_number():
+    header = ("", "n", "rank-1", "rank-1 paper", "ours - paper")
+    header += ("mAP (step)", "mAP (official)", "mAP paper", "ours - paper")
+    measured = ("60.12 ± 0.63", "95.0", "-34.88", "37.29 ± 1.37", "35.84 ± 1.33", "85.6", "-48.31")
+    names = "2-stripe", "2+3-stripe+RP+ABP+RSA, triplets of reduced features"
+    console = Console(file=io.StringIO(), width=80)
+    console.print(to_rich(Grid("", header, tuple((name, "3", *measured) for name in names))))
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= 80
+    for number in " ".join(measured).split():
+        assert printed.count(number) >= len(names)
+    assert "".join(names).replace(" ", "") in "".join(
+        line[1:22].replace(" ", "") for line in printed.splitlines()
+    )
 
 
 def test_figure_is_drawn_from_the_results(options):

@@ -23,6 +23,8 @@ SIGNIFICANT = 0.05
 """Differences with a smaller p value are called significant."""
 COMPARED = ("rank-1", "mAP (step)")
 """Measures by which rows are compared with their baselines."""
+_NAME_WIDTH = 21
+"""Characters of the names of rows in a line; the terminal may be narrow. Longer ones are folded."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,16 @@ def _paper_cells(ours: np.ndarray, paper: float | None) -> list[str]:
 
 def to_rich(grid: Grid) -> Table:
     """A grid as a rich table."""
-    table = Table(
-        title=Text(grid.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
+    table = Table(title=Text(grid.title), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    # On a narrow terminal numbers and their spread take two lines, and names stay readable.
+    widest_name = max((len(row[0]) for row in grid.rows), default=0)
     for number, name in enumerate(grid.header):
         # Two lines, so that the column can be narrow.
         table.add_column(
             name.replace(" ", "\n", 1),
             justify="right" if number else "left",
             overflow="fold",
-            no_wrap=bool(number) and len(grid.header) > 4,
+            width=None if number else min(widest_name, _NAME_WIDTH),
         )
     for row in grid.rows:
         table.add_row(*row)
