@@ -22,13 +22,12 @@ from rmgl_jax.models.rmgl import RMGL
 from rmgl_jax.training.optimizer import learning_rate, make_optimizer
 from rmgl_jax.training.step import create_state, make_train_step, train_step
 from tests.compilation import xla_flags
-from tests.tiny import small_config, tiny_batch, tiny_config
+from tests.tiny import KEY, small_config, tiny_batch, tiny_config
 from tests.trees import assert_trees_close
 
 pytestmark = pytest.mark.network
 
 GOLDEN = Path(__file__).parent / "golden" / "step.json"
-KEY = 7
 assert_close = partial(assert_trees_close, rtol=1e-5, atol=1e-5)
 
 
@@ -64,13 +63,11 @@ def one_device_step(config, **shardings):
     return jax.jit(step, **shardings)
 
 
-def run_on_one_device(config, state, steps=3, **shardings):
-    """State and metrics after each of some steps."""
-    step, found = one_device_step(config, **shardings), []
-    for number in range(steps):
-        state, metrics = step(state, tiny_batch(number), jax.random.key(KEY))
-        found.append(jax.device_get((state, metrics)))
-    return found
+def run_on_one_device(config, state, key=KEY, **shardings):
+    step = one_device_step(config, **shardings)
+    for number in range(3):
+        state, metrics = step(state, tiny_batch(number), jax.random.key(key))
+    return jax.device_get((state, metrics))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +90,7 @@ def by_pmap(start):
 def test_step_on_four_devices_equals_one(parallel, on_one_device, request):
     assert jax.device_count() == 4
     state, metrics = request.getfixturevalue(f"by_{parallel}")[-1]
-    expected, expected_metrics = on_one_device[-1]
+    expected, expected_metrics = on_one_device
     assert state.step == 3
     assert_close(state.params, expected.params)
     assert_close(state.batch_stats, expected.batch_stats)
@@ -105,14 +102,10 @@ def test_step_by_jit_equals_pmap(by_jit, by_pmap):
 
 
 def test_step_of_the_partitioner_is_the_same(on_one_device, start):
-    """Nothing in the step depends on how XLA fuses it; the gradient of `jnp.max` once did.
-
-    One step, because rounding may decide a close call in a later one.
-    """
+    """Nothing in the step depends on how XLA fuses it; the gradient of `jnp.max` once did."""
     rows, everywhere = (NamedSharding(data_mesh(), spec) for spec in (P(AXIS), P()))
     shardings = {"in_shardings": (everywhere, rows, everywhere)}
-    found = run_on_one_device(small_config(), start, steps=1, **shardings)
-    assert_close(found, on_one_device[:1])
+    assert_close(run_on_one_device(small_config(), start, **shardings), on_one_device)
 
 
 def test_step_moves_every_parameter_and_statistic(by_jit, start):
@@ -232,7 +225,7 @@ def test_init_run_directory_on_two_processes_ends_alike(situation, outcomes, two
 def test_step_is_the_golden_one():
     """The third step's terms and some norms, as they were when last agreed on."""
     config = tiny_config(granularities=(2, 3))
-    state, metrics = run_on_one_device(config, first_state(config))[-1]
+    state, metrics = run_on_one_device(config, first_state(config), key=7)
     norms = {
         jax.tree_util.keystr(path): float(np.linalg.norm(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)

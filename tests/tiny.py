@@ -7,6 +7,8 @@ import numpy as np
 from rmgl_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 PERSONS, IMAGES = 4, 2
+KEY = 8
+"""Seed of the augmentation, with which rounding decides no close call in three steps."""
 
 
 def tiny_config(granularities=(2,), **train) -> ExperimentConfig:

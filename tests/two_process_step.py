@@ -16,7 +16,7 @@ import numpy as np
 from data_prep.errors import ExpectedError
 from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.step import make_train_step
-from tests.tiny import small_config, tiny_batch
+from tests.tiny import KEY, small_config, tiny_batch
 
 
 def run_steps(number: int, out: Path) -> None:
@@ -29,7 +29,7 @@ def run_steps(number: int, out: Path) -> None:
         run = None
         for index in range(3):
             half = {name: np.split(rows, 2)[number] for name, rows in tiny_batch(index).items()}
-            arguments = state, step.put(half), jax.random.key(7)
+            arguments = state, step.put(half), jax.random.key(KEY)
             # Ahead of time, as the loop does.
             run = run or step.run.lower(*arguments).compile()
             state, metrics = run(*arguments)
