@@ -1,4 +1,4 @@
-"""What XLA is told in tests: little optimization, because their time goes into compiling."""
+"""XLA flags for the processes of tests: few optimizations, so that programs compile quickly."""
 
 import os
 from importlib.metadata import version

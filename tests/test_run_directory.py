@@ -321,3 +321,4 @@ def test_run_of_version_0_1_0_continues_when_its_command_is_repeated(experiment,
     written = json.loads((Path(__file__).parent / "golden" / "configs_0_1_0.json").read_text())
     (tmp_path / CONFIG_NAME).write_text(json.dumps(written[preset]))
     init_run_directory(experiment.PRESETS[preset], tmp_path)  # another one is refused
+    assert read_config(tmp_path) == experiment.PRESETS[preset]
