@@ -431,6 +431,27 @@ def test_gallery_finds_damage_of_any_file(tmp_path, crops, damage):
         assert gallery.search(crops[0]) == matches
 
 
+def test_refused_options_do_not_hide_damage(tmp_path, crops):
+    """What is refused leaves the gallery as it was closed, so that its files are still compared."""
+    with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+        gallery.add(crops[:3])
+    for refused in (dict(flip=False), dict(index="hnsw"), dict(model=make_model(seed=1))):
+        with pytest.raises(InputError):
+            Gallery.open(tmp_path / "g", **refused)
+    path = next(path for path in (tmp_path / "g").rglob("*.parquet"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=path.name):
+        Gallery.open(tmp_path / "g")
+
+
+def test_gallery_that_is_not_made_leaves_no_directory(tmp_path):
+    for refused in (dict(), dict(model=MODEL, dim=3), dict(model=MODEL, index="annoy")):
+        with pytest.raises(InputError):
+            Gallery.open(tmp_path / "new", create=True, **refused)
+    assert not (tmp_path / "new").exists()
+
+
 def test_directory_has_no_other_collection(tmp_path, crops):
     """A misspelled name must not show an empty gallery."""
     with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:

@@ -20,6 +20,7 @@ from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank as rerank_distances
 from rmgl_jax.export.model_file import TrainedModel, load_model, save_model
+from rmgl_jax.gallery.checksums import Checksum
 from rmgl_jax.gallery.collection import (
     COLLECTION,
     MAX_RESULTS,
@@ -29,7 +30,7 @@ from rmgl_jax.gallery.collection import (
     read_settings,
 )
 from rmgl_jax.gallery.crops import Crop
-from rmgl_jax.gallery.directory import MODEL, SETTINGS, check_directory, only_process, read_text
+from rmgl_jax.gallery.directory import MODEL, SETTINGS, has_gallery, in_use, only_process, read_text
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
 from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
 from rmgl_jax.gallery.identify import identify, is_id, is_wide
@@ -115,31 +116,37 @@ class Gallery:
                 raise InputError(f"Only galleries on servers have names; {place} is a directory.")
             place = str(Path(place).expanduser().absolute())
         requested = {"flip": flip, "dim": dim, "index": index}
+
+        def new_settings() -> Settings:
+            if not create:
+                raise MissingFileError(f"There is no gallery {name} on {place}.")
+            if model is None:
+                raise InputError(f"To make the gallery {place}, give its model (--model).")
+            width = model.default_dim if dim is None else dim
+            return Settings.of(Embedder(model, 1, True if flip is None else flip, width), index)
+
         with ExitStack() as resources:
-            interrupted = False
+            known: Mapping[str, Checksum] | None = {}
             if is_url(place):
                 client = connect(place)
                 resources.callback(disconnect, client, place)
                 text, source = read_settings(client, place, name), f"The gallery {name} on {place}"
             else:
-                check_directory(Path(place), create)
-                interrupted = resources.enter_context(only_process(Path(place), patience))
+                if not has_gallery(Path(place), create):
+                    new_settings()  # An option that is refused leaves no directory.
+                known = resources.enter_context(only_process(Path(place), patience))
                 text, source = read_text(Path(place, SETTINGS)), str(Path(place, SETTINGS))
-            if text is not None:
+            if text is None:
+                settings = new_settings()
+            else:
                 settings = Settings.from_json(text, source)
                 settings.check(place, requested)
                 if model is not None:
                     settings.check_embedder(place, Embedder(model, 1, settings.flip, settings.dim))
-            elif not create:
-                raise MissingFileError(f"There is no gallery {name} on {place}.")
-            elif model is None:
-                raise InputError(f"To make the gallery {place}, give its model (--model).")
-            else:
-                dim = model.default_dim if dim is None else dim
-                embedder = Embedder(model, 1, True if flip is None else flip, dim)
-                settings = Settings.of(embedder, index)
             if not is_url(place):
-                if interrupted:
+                # From here on the files change. What was refused before leaves the gallery closed.
+                resources.enter_context(in_use(Path(place), known))
+                if known is None:
                     remove_half_written(place)
                 client = connect(place)
                 resources.callback(disconnect, client, place)
@@ -148,7 +155,7 @@ class Gallery:
             collection = open_collection(
                 client, place, name, settings.index, settings.width, settings.to_json()
             )
-            if interrupted:
+            if known is None:
                 collection.remove_copies()
             if text is None and not is_url(place):
                 assert model is not None
