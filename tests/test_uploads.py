@@ -17,6 +17,7 @@ pytest.importorskip("python_multipart", reason="the extra `gallery` is not insta
 from starlette.testclient import TestClient
 
 from data_prep.errors import InputError
+from rmgl_jax.data.images import decode, to_pixels
 from rmgl_jax.gallery.page import make_app
 from rmgl_jax.gallery.uploads import MAX_BYTES, MAX_PIXELS, UploadStore, decode_upload, jpeg
 from tests.gallery_stand_in import ColorGallery, color_entry
@@ -220,9 +221,18 @@ def test_whole_images_of_every_mode_are_decoded(kind, mode):
         assert (preview.format, preview.size) == ("JPEG", (60, 120))
 
 
-def test_decoded_upload_is_upright_and_equal_to_other_readers():
-    from rmgl_jax.data.images import decode, to_pixels
+def test_upload_of_16_bit_gray_is_equal_to_other_readers():
+    """A plain conversion would clip most of it to white."""
+    ramp = np.arange(120 * 60, dtype=np.uint16).reshape(120, 60) * 9
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    upload = decode_upload(buffer.getvalue(), (96, 32))
+    np.testing.assert_array_equal(np.asarray(upload.image), decode(buffer.getvalue(), (96, 32)))
+    with Image.open(io.BytesIO(jpeg(Image.fromarray(ramp)))) as small:
+        assert np.asarray(small).mean() == pytest.approx((ramp >> 8).mean(), abs=2)
 
+
+def test_decoded_upload_is_upright_and_equal_to_other_readers():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = photograph("JPEG", (120, 60), exif=exif)

@@ -6,13 +6,13 @@ import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from data_prep.errors import InputError
-from data_prep.images import FORMATS
+from data_prep.images import FORMATS, to_rgb
 from rmgl_jax.data.images import open_image
 from rmgl_jax.gallery.crops import shape_note
 
@@ -60,7 +60,7 @@ def decode_upload(encoded: bytes, size: tuple[int, int]) -> Upload:
                     raise InputError(
                         f"The upload has {width} x {height} pixels, more than {MAX_PIXELS:,}."
                     )
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = to_rgb(image)
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -75,7 +75,7 @@ def decode_upload(encoded: bytes, size: tuple[int, int]) -> Upload:
 
 def jpeg(image: Image.Image, bound: tuple[int, int] = _PREVIEW) -> bytes:
     """Encodes an image as a JPEG without metadata, reduced to at most `bound` = (width, height)."""
-    small = image.convert("RGB")
+    small = to_rgb(image)
     small.thumbnail(bound)
     # Pillow writes the EXIF data and the profile that it finds here.
     small.info.clear()
