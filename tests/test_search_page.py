@@ -398,9 +398,10 @@ def test_token_opens_the_gallery_once_and_for_all(gallery):
 
 
 def test_token_opens_addresses_but_not_other_names(gallery):
-    client = client_of(gallery, token=TOKEN, names={"box.example"})
+    client = client_of(gallery, token=TOKEN, names={"box.example", "MyDesktop"})
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    for host, status in (("192.168.0.7:8000", 200), ("box.example", 200), ("evil.example", 421)):
+    own = "192.168.0.7:8000", "box.example", "MyDesktop:8000", "mydesktop"
+    for host, status in (*((name, 200) for name in own), ("evil.example", 421)):
         assert client.get("/", headers={"Host": host, **bearer}).status_code == status
 
 

@@ -52,7 +52,8 @@ class Access:
         self.app = app
         self.refuse = refuse
         self.token = token
-        self.names = frozenset(names)
+        # Browsers send names in lower case.
+        self.names = frozenset(map(str.lower, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, with `HEADERS` on whatever answers it."""
