@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from data_prep.errors import InputError
 from rmgl_jax.data.augment import normalize
 from rmgl_jax.evaluation.embedding import embed, embed_batch, embed_rows
 from rmgl_jax.models.rmgl import RMGL
@@ -63,6 +64,12 @@ def test_embed_gives_mirrored_image_the_same_embedding(variables):
         embed(CONFIG, variables, images, batch_size=8) for images in (IMAGES, IMAGES[:, :, ::-1])
     )
     np.testing.assert_allclose(mirrored, found, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_embed_rejects_empty_batches(size, variables):
+    with pytest.raises(InputError, match=str(size)):
+        embed(CONFIG, variables, IMAGES, batch_size=size)
 
 
 def test_embed_compiles_one_program(variables):

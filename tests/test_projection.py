@@ -92,6 +92,25 @@ def test_fit_projection_rejects_too_few_dimensions():
     flat = np.pad(embeddings(300, 3), [(0, 0), (0, 2)])
     with pytest.raises(InputError, match="3 dimensions, fewer than the 4"):
         fit_projection(flat, PIDS, 4)
+    with pytest.raises(InputError, match="300"):
+        fit_projection(np.full((300, 12), 0.1, np.float32), PIDS, 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_fit_projection_rejects_what_is_not_finite(bad):
+    rows = embeddings()
+    with pytest.raises(InputError, match=str(bad)):
+        fit_projection(rows, PIDS, 4, whitening=bad)
+    rows[7, 3] = bad
+    with pytest.raises(InputError, match="1 of 300"):
+        fit_projection(rows, PIDS, 4)
+
+
+def test_projection_of_equal_images_of_each_person_is_plain_pca():
+    rows = embeddings(100).repeat(3, axis=0)
+    found = fit_projection(rows, PIDS, 4)
+    expected = fit_projection(rows, PIDS, 4, whitening=0)
+    np.testing.assert_array_equal(found.components, expected.components)
 
 
 def test_projection_digest_is_that_of_its_values():

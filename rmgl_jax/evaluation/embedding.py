@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from data_prep.errors import InputError
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.data.augment import normalize
 from rmgl_jax.data.pixels import Images
@@ -231,7 +232,13 @@ def embed_batches(
 
 
 def split_batch(batch_size: int) -> tuple[int, slice]:
-    """Rounds a batch size up to a multiple of the devices; returns it and this process's part."""
+    """Rounds a batch size up to a multiple of the devices; returns it and this process's part.
+
+    Raises:
+        InputError: it is less than 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
     devices = jax.device_count()
     batch_size = -(-batch_size // devices) * devices
     local_size = batch_size // jax.process_count()

@@ -82,7 +82,7 @@ def fit_projection(
         (x - mean) V diag(u ** (-whitening / 2))
 
     and the projection is on the principal components of these. It is plain PCA if no person has
-    several images.
+    several images that differ.
 
     Args:
         embeddings: of a training set, float32 [M, E].
@@ -92,13 +92,20 @@ def fit_projection(
         fitted_on: name of the training set.
 
     Raises:
-        InputError: there are too few embeddings, or they vary in fewer than `dim` dimensions.
+        InputError: there are too few embeddings, they vary in fewer than `dim` dimensions, or a
+            value is not finite.
     """
     count, width = embeddings.shape
     if not 1 <= dim <= min(width, count - 1):
         raise InputError(
             f"A projection to {dim} dimensions requires embeddings of at least that width and more "
             f"images than that; there are {count:,} images with embeddings of width {width:,}."
+        )
+    if not (np.isfinite(whitening) and np.isfinite(embeddings).all()):
+        raise InputError(
+            f"A projection requires finite numbers, got whitening {whitening} and "
+            f"{int((~np.isfinite(embeddings)).any(axis=1).sum()):,} of {count:,} embeddings with "
+            "others."
         )
     mean = embeddings.mean(axis=0, dtype=np.float64)
     _, persons, images = np.unique(pids, return_inverse=True, return_counts=True)
@@ -115,7 +122,10 @@ def fit_projection(
             covariance += block.T @ block / count
 
     transform = np.eye(width)
-    if (images > 1).any():
+    if np.trace(total) <= 1e-9 * (np.trace(total) + mean @ mean):
+        raise InputError(f"All {count:,} embeddings are the same; a projection needs others.")
+    # Rounding alone would be whitened if the images of each person were the same.
+    if np.trace(within) > 1e-9 * np.trace(total):
         variances, vectors = np.linalg.eigh(within)
         variances = np.maximum(variances, 0) + _REGULARIZATION * np.trace(within) / width
         transform = vectors * variances ** (-whitening / 2)
