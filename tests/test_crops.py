@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_prep.errors import InputError, MissingFileError
-from rmgl_jax.gallery.crops import Crop, find_crops, read_crop
+from rmgl_jax.gallery.crops import Crop, find_crops, parse_time, read_crop
 
 
 def save(path, seed=0, size=(24, 12), **options):
@@ -31,6 +31,16 @@ def test_find_crops_searches_directories_at_any_depth_in_order(tmp_path):
     assert [crop.path for crop in found] == sorted(tmp_path / name for name in names)
     assert {crop.camera for crop in found} == {""}
     assert read_crop(found[1]).size == (12, 24)
+
+
+def test_find_crops_follows_linked_directories_once(tmp_path):
+    save(tmp_path / "elsewhere" / "b.png")
+    save(tmp_path / "a" / "c.png")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "a")
+    found = [crop.path for crop in find_crops([tmp_path / "a"])]
+    assert found == [tmp_path / "a" / "c.png", tmp_path / "a" / "linked" / "b.png"]
 
 
 @pytest.mark.parametrize(("target", "error"), [("a.png", InputError), ("none", MissingFileError)])
@@ -87,6 +97,10 @@ def test_find_crops_reads_csv(tmp_path):
         ("path,pid\n,1\n", "line 2 has no path"),
         ("path,time\na.png,yesterday\n", "line 2: .*yesterday"),
         ("path,time\na.png,nan\n", "line 2: .*nan"),
+        ("path,time\na.png,1714567890123\n", "line 2: .*1714567890123"),
+        ("path,time\na.png,20261301\n", "line 2: "),
+        (f"path,pid\na.png,{2**63}\n", f"line 2: .*{2**63}"),
+        ("path,left,top,right,bottom\na.png,0,0,3e9,9\n", "line 2: .*3000000000"),
         ("path,left,top,right,bottom\na.png,5,0,5,9\n", r"line 2: .*\[5, 0, 5, 9\]"),
         ("path,left,top,right,bottom\na.png,5,,6,9\n", "line 2: "),
         ("path,left,top,right,bottom\na.png,0,0,inf,9\n", "line 2: "),
@@ -97,6 +111,13 @@ def test_find_crops_names_line_of_bad_csv(text, message, tmp_path):
     save(tmp_path / "a.png")
     with pytest.raises(InputError, match=rf"crops\.csv.*{message}"):
         list(find_crops([write_csv(tmp_path, text)]))
+
+
+def test_time_of_eight_digits_is_a_date():
+    assert parse_time("20260501") == parse_time("2026-05-01") == 1777593600
+    assert parse_time("1777593600") == 1777593600
+    assert parse_time("12.5") == 12.5
+    assert parse_time("") is None
 
 
 def test_find_crops_names_what_is_missing(tmp_path):

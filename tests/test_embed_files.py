@@ -119,12 +119,15 @@ def test_embed_files_stops_at_or_lists_bad_images(crops, model_path, model, tmp_
 
 def test_embed_command_reports_what_a_user_can_mend(crops, model_path, tmp_path, capsys):
     output = ["--output", str(tmp_path / "a.npz")]
+    below_a_file = str(model_path / "a.npz")
     embed_command.main([str(model_path), str(crops), *output, "--batch-size", "4"])
     assert "9 embeddings" in capsys.readouterr().out
     for arguments, message in (
         ([str(model_path), str(tmp_path / "none.png"), *output], "none.png"),
         ([str(model_path), str(crops), "--output", "a.csv"], "a.csv"),
         ([str(model_path), str(crops), *output, "--dim", "99"], "99"),
+        ([str(model_path), *output], "images"),
+        ([str(model_path), str(crops), "--output", below_a_file], model_path.name),
     ):
         with pytest.raises(SystemExit) as caught:
             embed_command.main(arguments)

@@ -1,5 +1,6 @@
 """Files of embeddings that are written batch by batch."""
 
+import os
 import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from data_prep.errors import InputError
 from rmgl_jax.gallery.crops import Crop
-from rmgl_jax.gallery.embedding_file import write_embeddings
+from rmgl_jax.gallery.embedding_file import check_storable, write_embeddings
 
 CROPS = [
     Crop(Path("a.png"), (1, 2, 3, 4), 7, "3", 1709290800.5, ("red", "bag")),
@@ -118,6 +119,14 @@ def test_files_appear_only_when_complete(suffix, tmp_path):
         stop()
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_not_unicode_are_refused_for_parquet_only():
+    odd = Crop(Path(os.fsdecode(b"a\xff.png")))
+    check_storable(odd, Path("a.npz"))
+    check_storable(CROPS[0], Path("a.parquet"))
+    with pytest.raises(InputError, match="udcff"):
+        check_storable(odd, Path("a.parquet"))
 
 
 def test_files_of_other_suffix_are_rejected(tmp_path):

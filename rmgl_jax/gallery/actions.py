@@ -160,7 +160,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     if entry.time is not None:
         try:
             time = datetime.fromtimestamp(entry.time, UTC).isoformat(" ", "seconds")[:19]
-        except (ValueError, OverflowError):  # years after 9999
+        except (ValueError, OverflowError, OSError):  # years that datetime does not have
             time = f"{entry.time:g}"
     box = "" if entry.box is None else " ".join(map(str, entry.box))
     return entry.path, box, entry.camera, time, ", ".join(entry.labels), entry.id

@@ -2,8 +2,8 @@
 
 import csv
 import glob
-import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,9 @@ COLUMNS = (
 )
 """Columns of a CSV file; only `path` is required, and `camid` is another name of `camera`."""
 _BOX = COLUMNS[1:5]
+_DATE = re.compile(r"\d{8}")  # ISO 8601 without hyphens
+_BOX_END = 2**31  # files of embeddings have 32 bits for an edge
+_FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 and 10000
 # EPS starts another program; the others are stubs without a decoder, or need another system.
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 
@@ -43,6 +46,22 @@ class Crop:
     labels: tuple[str, ...] = ()
     """Words to search for."""
 
+    def __post_init__(self) -> None:
+        """Checks that the numbers can be stored.
+
+        Raises:
+            InputError: names the number that cannot.
+        """
+        if self.box is not None and not all(-_BOX_END <= edge < _BOX_END for edge in self.box):
+            raise InputError(
+                f"The edges of a box must be from -{_BOX_END:,} to {_BOX_END:,}, got "
+                f"{list(self.box)}."
+            )
+        if self.pid is not None and not -(2**63) <= self.pid < 2**63:
+            raise InputError(f"A pid must be a number of 64 bits, got {self.pid}.")
+        if self.time is not None:
+            _check_time(self.time)
+
     def __str__(self) -> str:
         return str(self.path) if self.box is None else f"{self.path} {list(self.box)}"
 
@@ -51,7 +70,7 @@ def find_crops(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Crop]:
     """Finds the crops in files, directories, globs and CSV files, one after the other.
 
     Directories are searched at any depth for all formats that Pillow reads, in the order of their
-    paths; hidden files are left out. A glob (`*`, `?`, `[...]`, and `**` for any depth) takes the
+    paths, and links to directories are followed; hidden files are left out. A glob (`*`, `?`, `[...]`, and `**` for any depth) takes the
     image files and CSV files that match. Names such as `0002_c1s1_000451_03.jpg` (Market-1501) or
     `0001_c2_f0046182.jpg` (DukeMTMC-reID) give identity and camera, as numbered in the name.
 
@@ -181,24 +200,34 @@ def _find(source: str) -> Iterator[Crop]:
         raise MissingFileError(f"There is no image {source}.")
 
 
-def _walk(directory: str) -> Iterator[str]:
-    """Yields the image files of a directory at any depth, in the order of their paths."""
+def _walk(directory: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yields the image files of a directory at any depth, in the order of their paths.
 
-    def is_chosen(entry: os.DirEntry[str]) -> bool:
+    Links to directories are followed, except into a directory that the link itself is in.
+
+    Args:
+        directory: the directory.
+        above: resolved paths of the directories that it was found in.
+    """
+    inside = above | {os.path.realpath(directory)}
+
+    def is_directory(entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:  # a link to itself
+            return False
+
+    def is_image(entry: os.DirEntry[str]) -> bool:
         # A link that leads nowhere, or to itself, is reported when it is read.
         return _is_image(entry.name) and (entry.is_symlink() or entry.is_file())
 
     with os.scandir(directory) as entries:
-        ordered = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False))
-            for entry in entries
-            if entry.is_dir(follow_symlinks=False) or is_chosen(entry)
-        )
-    for name, is_directory in ordered:
+        found = [(entry.name, is_directory(entry), is_image(entry)) for entry in entries]
+    for name, descends, is_chosen in sorted(found):
         path = os.path.join(directory, name)
-        if is_directory:
-            yield from _walk(path)
-        else:
+        if descends and os.path.realpath(path) not in inside:
+            yield from _walk(path, inside)
+        elif is_chosen and not descends:
             yield path
 
 
@@ -263,6 +292,8 @@ def _crop_of(directory: Path, row: Mapping[str | None, object], where: str) -> C
             time=parse_time(fields.get("time", "")),
             labels=tuple(filter(None, map(str.strip, fields.get("labels", "").split(";")))),
         )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     except (ValueError, OverflowError) as error:
         raise InputError(f"{where}: {error}.") from error
 
@@ -280,15 +311,26 @@ def _box(edges: list[str]) -> tuple[int, int, int, int] | None:
 
 
 def parse_time(text: str) -> float | None:
-    """Parses a time: seconds since 1970, or ISO 8601, which is UTC unless it has an offset."""
+    """Parses a time: seconds since 1970, or ISO 8601, which is UTC unless it has an offset.
+
+    Eight digits are a date, such as 20260501.
+    """
     if not text:
         return None
     try:
-        seconds = float(text)
+        seconds = None if _DATE.fullmatch(text) else float(text)
     except ValueError:
-        moment = datetime.fromisoformat(text)
-    else:
-        if not math.isfinite(seconds):
-            raise ValueError(f"the time must be finite, got {text}")
+        seconds = None
+    if seconds is not None:
+        _check_time(seconds)
         return seconds
+    moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _check_time(seconds: float) -> None:
+    if not _FIRST <= seconds < _END:
+        raise InputError(
+            f"A time must be in the years 1 to 9999, got {seconds:.16g} seconds since 1970 "
+            "(milliseconds are to be divided by 1,000)."
+        )

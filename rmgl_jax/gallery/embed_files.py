@@ -14,7 +14,7 @@ from rmgl_jax.evaluation.projection import Precision
 from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.crops import Crop, find_crops
 from rmgl_jax.gallery.embedder import BadImage, Embedder
-from rmgl_jax.gallery.embedding_file import write_embeddings
+from rmgl_jax.gallery.embedding_file import check_storable, write_embeddings
 
 
 def embed_files(
@@ -52,13 +52,18 @@ def embed_files(
         The images that were left out.
 
     Raises:
-        InputError: `output` has another suffix, an image does not decode (with `skip_bad`: none
-            does), the model does not give embeddings of width `dim`, or the engine does not compute
-            in `engine_precision`.
+        InputError: `output` has another suffix or cannot hold the name of a file, there are no
+            images, one does not decode (with `skip_bad`: none does), the model does not give
+            embeddings of width `dim`, or the engine does not compute in `engine_precision`.
         MissingFileError: an image is not there.
         MissingPackageError: the engine is not installed, or pyarrow for a Parquet file.
     """
-    total = sum(1 for _ in find_crops(sources))
+    total = 0
+    for crop in find_crops(sources):
+        check_storable(crop, output)
+        total += 1
+    if not total:
+        raise InputError("Name the images to embed: files, directories, globs or CSV files.")
     embedder = Embedder(model, batch_size, flip, dim, engine, engine_precision)
     done, skipped = 0, list[BadImage]()
     started = time.perf_counter()

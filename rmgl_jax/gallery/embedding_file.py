@@ -19,6 +19,7 @@ from data_prep.errors import InputError, MissingPackageError
 from data_prep.files import replacing
 from rmgl_jax.evaluation.projection import Precision, reduce_precision
 from rmgl_jax.gallery.crops import Crop
+from rmgl_jax.gallery.entries import check_text
 
 Append: TypeAlias = Callable[[Sequence[Crop], np.ndarray], None]
 """Appends b crops and their embeddings, float32 [b, E]."""
@@ -52,6 +53,18 @@ def write_embeddings(
         raise InputError(f"A file of embeddings must end in {' or '.join(SUFFIXES)}, got {path}.")
     writer = _write_npz if path.suffix == ".npz" else _write_parquet
     return writer(path.expanduser(), width, precision)
+
+
+def check_storable(crop: Crop, output: Path) -> None:
+    """Checks that the texts of a crop can be written to `output`, before anything is computed.
+
+    Raises:
+        InputError: a text is not valid Unicode, as names of files need not be, and `output` is a
+            Parquet file. An `.npz` file holds any name.
+    """
+    if output.suffix == ".parquet":
+        for text in (str(crop.path), crop.camera, *crop.labels):
+            check_text("A path, camera or label in a Parquet file", text)
 
 
 @contextmanager

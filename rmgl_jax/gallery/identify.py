@@ -1,7 +1,6 @@
 """Ids of images by their content, and the entries that crops become in a gallery."""
 
 import hashlib
-import math
 import os
 from pathlib import Path
 
@@ -31,8 +30,6 @@ def identify(crop: Crop) -> Entry | ExpectedError:
             check_text(f"A camera or label (of {path})", text, MAX_TEXT)
         if len(crop.labels) > MAX_LABELS:
             raise InputError(f"{path} has {len(crop.labels)} labels, more than {MAX_LABELS}.")
-        if crop.time is not None and not math.isfinite(crop.time):
-            raise InputError(f"The time of {path} must be finite, got {crop.time}.")
         return Entry(
             _content_id(Path(path), crop.box),
             path,
