@@ -88,8 +88,9 @@ def replacing(path: Path) -> Iterator[Path]:
     or read-only storage names `path`.
 
     Raises:
-      InputError: `path` is not a file, but a directory, pipe, device or socket; the address of a
-        bucket; or below a file.
+      InputError: `path` is not a file, but a directory, pipe, device or socket; or the address of
+        a bucket.
+      WriteError: a file is where a directory of the path should be.
       OSError: it cannot be written.
     """
     check_local("A file to write", path)
@@ -98,9 +99,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(
-            f"{path} cannot be written: {error.filename} is not a directory."
-        ) from error
+        raise WriteError(f"{path}: {error.filename} is not a directory.") from error
     prefix = f".{path.name}.{platform.node()}-"
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         if not _is_running(leftover.name.removeprefix(prefix).removesuffix(".partial")):
