@@ -204,6 +204,28 @@ def test_total_is_the_sum_of_eq_4():
     }
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_total_over_devices_is_that_of_the_batch(reduction):
+    """Rows 9 to 11 have no positive, which is counted once."""
+    rng = np.random.default_rng(4)
+    layout = feature_layout(ModelConfig(num_classes=5, granularities=(2,)))
+    features = rng.normal(size=(12, len(layout), 4)).astype(np.float32)
+    logits = rng.normal(size=(12, len(layout), 5)).astype(np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 1, 0, 1, 0, 2, 3, 4])
+    config = LossConfig(triplet_reduction=reduction)
+
+    def loss(*part):
+        _, metrics = total_loss(*part, layout, config, "d", parts=4)
+        return jax.lax.pmean(metrics, "d")
+
+    arguments = features, logits, labels
+    found = jax.pmap(loss, "d")(*(array.reshape(4, 3, *array.shape[1:]) for array in arguments))
+    _, expected = compiled_total(*arguments, layout, config)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], np.full(4, value), rtol=1e-5, err_msg=name)
+    assert expected["triplet_skipped"] == 3
+
+
 def test_triplet_weight_and_groups():
     layout = feature_layout(TINY)
     assert triplet_groups(layout, LossConfig(triplet_weight=0)) == {}

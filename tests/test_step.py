@@ -116,37 +116,68 @@ def test_step_moves_every_parameter_and_statistic(by_jit, start):
             assert not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
-def test_step_per_device_normalizes_and_mines_parts(by_jit, start):
-    config = small_config(parallel="pmap", batch_norm="per_device", mining="per_device")
-    ((state, metrics),) = run_steps(config, start, steps=1)
-    synchronized, global_metrics = by_jit[0]
-    # The mean of the parts' means is that of the batch; the mean of their variances is smaller.
-    own, whole = (s.batch_stats["backbone"]["stem"]["bn"] for s in (state, synchronized))
-    np.testing.assert_allclose(own["mean"], whole["mean"], rtol=1e-5, atol=1e-6)
-    assert (own["var"] < whole["var"] - 1e-4).all()
-    # A device has one identity here, so that its two anchors have no negative.
-    assert metrics["triplet"] == 0
-    assert metrics["triplet_skipped"] == 2
-    assert global_metrics["triplet"] > 0
-    assert global_metrics["triplet_skipped"] == 0
+def config_of_parts(parts, **train):
+    """Batches of 8 identities without random numbers, and a triplet loss summed over anchors.
+
+    Returns it, and the configuration of a plain step on one of some parts: the mean of their steps
+    is that of the whole batch, whose sum is `parts` times the mean of theirs.
+    """
+    plain = AugmentConfig(flip_probability=0.0, shifting=RandomShiftingConfig())
+    config = replace(small_config(num_ids=8, **train), augment=plain)
+    config = replace(config, model=replace(config.model, num_classes=12))
+    whole, part = (
+        replace(config.loss, triplet_reduction="sum", triplet_weight=w) for w in (0.1, 0.1 * parts)
+    )
+    return replace(config, loss=whole), replace(config, loss=part)
+
+
+def batch_of_8():
+    one, two = tiny_batch(0), tiny_batch(1)
+    return {
+        "images": np.concatenate([one["images"], two["images"]]),
+        "labels": np.concatenate([one["labels"], two["labels"] + 6]),
+    }
+
+
+def without_terms(metrics):
+    """Leaves out the terms that have no weight, and the count, which is a sum."""
+    left_out = ("triplet/", "triplet_skipped")
+    return {name: value for name, value in metrics.items() if not name.startswith(left_out)}
+
+
+def test_step_per_device_normalizes_and_mines_parts():
+    """On four devices, against a plain step for the rows of each."""
+    settings = {"parallel": "pmap", "batch_norm": "per_device", "mining": "per_device"}
+    config, of_part = config_of_parts(4, **settings)
+    start, batch = first_state(config), batch_of_8()
+    step = make_train_step(config, steps_per_epoch=10)
+    state, metrics = jax.device_get(
+        step.run(step.replicate(start), step.put(batch), jax.random.key(KEY))
+    )
+
+    plain_step, parts = one_device_step(of_part), []
+    for rows in np.arange(16).reshape(4, 4):
+        part = {name: array[rows] for name, array in batch.items()}
+        parts.append(plain_step(start, part, jax.random.key(KEY)))
+    # The first update of SGD is linear in the gradient, and so are the parameters after it.
+    expected, expected_metrics = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
+    assert_close(state.params, expected.params)
+    assert_close(state.batch_stats, expected.batch_stats)
+    assert_close(without_terms(metrics), without_terms(expected_metrics))
+    assert metrics["triplet_skipped"] == 0
 
 
 def test_accumulated_step_is_the_mean_of_its_parts():
     """Two parts on each of four devices, against a plain step for each part."""
-    plain = AugmentConfig(flip_probability=0.0, shifting=RandomShiftingConfig())
-    config = replace(small_config(accumulate=2, num_ids=8), augment=plain)
-    config = replace(config, model=replace(config.model, num_classes=12))
-    start = first_state(config)
-    one, two = tiny_batch(0), tiny_batch(1)
-    batch = {"images": np.concatenate([one["images"], two["images"]])}
-    batch["labels"] = np.concatenate([one["labels"], two["labels"] + 6])
+    config, of_part = config_of_parts(2, accumulate=2)
+    start, batch = first_state(config), batch_of_8()
     step = make_train_step(config, steps_per_epoch=10)
     state, metrics = jax.device_get(
         step.run(step.replicate(start), step.put(batch), jax.random.key(KEY))
     )
 
     # A device has four rows: two of its first part, then two of its second one.
-    plain_step, statistics, parts = one_device_step(config), start.batch_stats, []
+    plain_step, statistics, parts = one_device_step(of_part), start.batch_stats, []
     for half in ([0, 1], [2, 3]):
         rows = (np.arange(0, 16, 4)[:, None] + half).ravel()
         part = {name: array[rows] for name, array in batch.items()}
@@ -156,7 +187,7 @@ def test_accumulated_step_is_the_mean_of_its_parts():
     expected, expected_metrics = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
     assert_close(state.params, expected.params)
     assert_close(state.batch_stats, statistics)
-    assert_close(metrics, expected_metrics)
+    assert_close(without_terms(metrics), without_terms(expected_metrics))
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +283,27 @@ def test_make_train_step_refuses_batches_that_devices_cannot_share():
         make_train_step(tiny_config(num_ids=3), 10)
     with pytest.raises(InputError, match=r"2 identities .* 4 parts"):
         make_train_step(tiny_config(num_ids=2, num_instances=4, mining="per_device"), 10)
+
+
+@pytest.mark.parametrize(
+    ("train", "weight", "is_refused"),
+    [
+        (dict(num_ids=4, num_instances=4), 1, False),
+        (dict(num_ids=4, num_instances=4, mining="per_device"), 1, True),
+        (dict(num_ids=4, num_instances=4, mining="per_device"), 0, False),
+        (dict(num_ids=8, mining="per_device"), 1, False),
+        (dict(num_ids=8, accumulate=2), 1, False),
+        (dict(num_ids=8, accumulate=2, mining="per_device"), 1, True),
+        (dict(num_ids=8, num_instances=1), 1, True),
+        (dict(num_ids=8, num_instances=1), 0, False),
+    ],
+)
+def test_make_train_step_refuses_batches_without_triplets(train, weight, is_refused):
+    """On four devices. The loss would be zero without a word."""
+    config = tiny_config(**train)
+    config = replace(config, loss=replace(config.loss, triplet_weight=weight))
+    if is_refused:
+        with pytest.raises(InputError, match="identities"):
+            make_train_step(config, 10)
+    else:
+        make_train_step(config, 10)

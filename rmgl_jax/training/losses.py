@@ -172,6 +172,7 @@ def total_loss(
     layout: tuple[FeatureSpec, ...],
     config: LossConfig,
     axis_name: str | None = None,
+    parts: int = 1,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Computes the objective of Eq. 4: all cross-entropies, and a triplet loss for each branch.
 
@@ -182,11 +183,14 @@ def total_loss(
         layout: branch, path and stripe of each feature (`models.rmgl.feature_layout`).
         config: weights and margins.
         axis_name: mapped axis over which triplets are mined; None mines in this batch alone.
+        parts: number of equal parts of the batch, of which this is one, and whose losses and
+            metrics will be averaged. What is summed over anchors is multiplied by it.
 
     Returns:
         The loss (scalar) and its terms as metrics: `loss`, `cross_entropy` (sum over the N
         classifiers), `triplet` (sum over the branches, weighted), each term on its own,
-        `accuracy` (mean over classifiers) and `triplet_skipped` (anchors, mean over branches).
+        `accuracy` (mean over classifiers) and `triplet_skipped` (anchors without a
+        positive or a negative, mean over branches).
     """
     entropies = cross_entropy(logits, labels, config.label_smoothing)
     metrics = {f"cross_entropy/{spec.name}": entropies[i] for i, spec in enumerate(layout)}
@@ -203,10 +207,12 @@ def total_loss(
             reduction=config.triplet_reduction,
             axis_name=axis_name,
         )
+        if config.triplet_reduction == "sum":
+            value *= parts
         metrics[f"triplet/{name}"] = value
         metrics[f"triplet_active/{name}"] = stats.active
         triplet += config.triplet_weight * value
-        skipped += stats.skipped / len(groups)
+        skipped += parts * stats.skipped / len(groups)
     classification = entropies.sum()
     loss = classification + triplet
     hits = (jnp.argmax(logits, axis=-1) == labels[:, None]).mean()

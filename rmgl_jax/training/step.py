@@ -107,6 +107,7 @@ def train_step(
         first + jnp.arange(size)
     )
     layout = feature_layout(model.config)
+    parts = accumulate if axis_name is None else accumulate * lax.psum(1, axis_name)
 
     def objective(
         params: Any, batch_stats: Any, images: jax.Array, labels: jax.Array, keys: jax.Array
@@ -118,7 +119,7 @@ def train_step(
             mutable=["batch_stats"],
         )
         value, metrics = total_loss(
-            output.features, output.logits, labels, layout, loss, mining_axis
+            output.features, output.logits, labels, layout, loss, mining_axis, parts
         )
         return value, (updated["batch_stats"], metrics)
 
@@ -267,3 +268,11 @@ def _check_division(config: ExperimentConfig, devices: int, processes: int) -> N
             f"{train.num_ids} identities cannot be cut into {whole} parts of whole identities, "
             "which mining within a part requires."
         )
+    if config.loss.triplet_weight:
+        mined = train.num_ids // (whole if train.mining == "per_device" else train.accumulate)
+        if mined < 2 or train.num_instances < 2:
+            raise InputError(
+                "The triplet loss compares images of 2 or more identities with 2 or more images "
+                f"each, and a part of the batch has {mined} identities with {train.num_instances}. "
+                "Use larger batches or fewer parts, or set loss.triplet_weight to 0."
+            )
