@@ -45,8 +45,15 @@ def test_init_run_data_records_the_digest_of_every_split(tmp_path):
 )
 def test_init_run_data_refuses_other_data_and_names_both_digests(splits, named, tmp_path):
     init_run_data(tmp_path, [TRAIN, QUERY])
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(DataChangedError, match=f"{tmp_path} .*: {named}\\."):
         init_run_data(tmp_path, splits)
+    assert read_run_data(tmp_path)["train"] == "a" * 16
+
+
+def test_data_of_a_run_that_has_not_begun_are_replaced(tmp_path):
+    init_run_data(tmp_path, [replace(TRAIN, digest="c" * 64), QUERY])
+    init_run_data(tmp_path, [TRAIN, QUERY])
     assert read_run_data(tmp_path)["train"] == "a" * 16
 
 

@@ -53,8 +53,24 @@ def test_init_run_directory_accepts_the_same_configuration(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [CONFIG_NAME]
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.json", "checkpoints/9/state"])
+def test_only_a_run_that_has_begun_keeps_its_configuration(name, tmp_path):
+    """The command that was mended after an error at the start need not use another directory."""
+    init_run_directory(replace(CONFIG, dataset="other"), tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "checkpoints").mkdir()
+    init_run_directory(CONFIG, tmp_path)
+    assert read_config(tmp_path) == CONFIG
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("something")
+    with pytest.raises(ConfigChangedError, match="dataset was tiny, is now other"):
+        init_run_directory(replace(CONFIG, dataset="other"), tmp_path)
+    assert read_config(tmp_path) == CONFIG
+
+
 def test_init_run_directory_refuses_another_and_names_every_difference(tmp_path):
     init_run_directory(CONFIG, tmp_path)
+    (tmp_path / "run.json").write_text("{}")
     other = replace(
         CONFIG,
         dataset="other",
@@ -83,6 +99,7 @@ def leaves(config, prefix=""):
 
 def test_init_run_directory_compares_every_field(tmp_path):
     init_run_directory(CONFIG, tmp_path)
+    (tmp_path / "run.json").write_text("{}")
     path = tmp_path / CONFIG_NAME
     written = json.loads(path.read_text())
     for name in leaves(CONFIG):
@@ -216,6 +233,7 @@ def test_read_config_migrates_version_0_1_0(tmp_path):
 def test_init_run_directory_resumes_a_run_of_version_0_1_0(tmp_path):
     text = as_version_0_1_0(CONFIG)
     (tmp_path / CONFIG_NAME).write_text(text)
+    (tmp_path / "run.json").write_text("{}")
     init_run_directory(CONFIG, tmp_path)
     assert (tmp_path / CONFIG_NAME).read_text() == text
     other = replace(CONFIG, train=replace(CONFIG.train, num_ids=3))

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from data_prep.errors import InputError, WriteError
 from rmgl_jax import checked_json
 from rmgl_jax.data.split import Split
 from rmgl_jax.training.processes import main_process_first
-from rmgl_jax.training.run_directory import differences
+from rmgl_jax.training.run_directory import differences, has_begun
 
 DATA_NAME = "data.json"
 
@@ -26,7 +28,8 @@ def describe_data(splits: Sequence[Split]) -> dict[str, str]:
 def init_run_data(workdir: Path, splits: Sequence[Split]) -> None:
     """Records the data of a run, or checks that the run continues on the same data.
 
-    A run that an earlier version started has no record; it gets one.
+    A run that an earlier version started has no record; it gets one. The record of a run that
+    ended before its first step is replaced.
 
     Args:
         workdir: the run directory; shared by all processes, which call this together.
@@ -41,13 +44,16 @@ def init_run_data(workdir: Path, splits: Sequence[Split]) -> None:
     path = workdir / DATA_NAME
 
     def write_or_compare() -> None:
-        if not path.exists():
+        if path.exists():
             try:
-                checked_json.write(path, describe_data(splits))
-            except OSError as error:
-                raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
-            return
-        check_run_data(workdir, splits)
+                return check_run_data(workdir, splits)
+            except DataChangedError:
+                if jax.process_index() > 0 or has_begun(workdir):
+                    raise
+        try:
+            checked_json.write(path, describe_data(splits))
+        except OSError as error:
+            raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
     main_process_first(write_or_compare, f"use the data of the run in {workdir}")
 

@@ -18,7 +18,10 @@ from data_prep.files import write_text
 from data_prep.json_text import parse_json
 from rmgl_jax.checked_json import json_digest
 from rmgl_jax.config import ExperimentConfig
+from rmgl_jax.training.logger import LOG_NAME
 from rmgl_jax.training.processes import main_process_first
+from rmgl_jax.training.run_info import RUN_INFO_NAME
+from rmgl_jax.training.scores import list_steps
 
 CONFIG_NAME = "config.json"
 CONFIG_FORMAT = 3
@@ -86,12 +89,15 @@ class ConfigChangedError(InputError):
 def init_run_directory(config: ExperimentConfig, workdir: Path) -> None:
     """Creates the run directory of a configuration, or checks that it is of the same one.
 
+    A configuration whose run ended before its first step, because a batch was too large for the
+    data or the memory, for instance, is replaced.
+
     Several processes call this together: process 0 writes, and the others check that they find what
     it wrote and have the same configuration. A failure of one process stops all of them, which
     would otherwise wait for each other in the first step.
 
     Args:
-        config: written to `config.json` if there is none.
+        config: written to `config.json` if there is none, or none whose run has begun.
         workdir: made if absent; shared by all processes.
 
     Raises:
@@ -108,22 +114,31 @@ def init_run_directory(config: ExperimentConfig, workdir: Path) -> None:
                 f"Process {jax.process_index()} does not find the {CONFIG_NAME} that process 0 "
                 f"wrote: all processes must share the run directory {workdir}."
             )
-        _write_or_compare(config, workdir)
+        replace = jax.process_index() == 0 and not has_begun(workdir)
+        _write_or_compare(config, workdir, replace)
 
     main_process_first(write_or_compare, f"use the run directory {workdir}")
 
 
-def _write_or_compare(config: ExperimentConfig, workdir: Path) -> None:
+def has_begun(workdir: Path) -> bool:
+    """Tells whether a run has done its first step: something of it is logged or saved."""
+    log = workdir / LOG_NAME
+    logged = log.exists() and log.stat().st_size > 0
+    return logged or (workdir / RUN_INFO_NAME).exists() or bool(list_steps(workdir / "checkpoints"))
+
+
+def _write_or_compare(config: ExperimentConfig, workdir: Path, replace: bool) -> None:
     path = workdir / CONFIG_NAME
     tree = config_to_json(config)
     if path.exists():
         found = sorted(differences(migrate(_read(path), str(path)), tree))
-        if found:
+        if not found:
+            return
+        if not replace:
             raise ConfigChangedError(
                 f"{workdir} holds a run of another configuration: {'; '.join(found)}. Use another "
                 "run directory, or the old values."
             )
-        return
     try:
         write_text(path, json.dumps(tree, indent=2) + "\n")
     except OSError as error:
