@@ -40,12 +40,13 @@ def parse_market_name(name: str) -> Label | None:
 
 
 def parse_own_name(name: str) -> Label | None:
-    """Parses a base name of own images, where the camera may be missing, or be `cam3`."""
+    """Parses a base name of own images: the camera may be missing, come later, or be `cam3`."""
     found = _OWN.match(name)
     if not found:
         return None
-    camera = found["camera"]
-    return Label(int(found["pid"]), None if camera is None else int(camera))
+    if found["camera"] is None:
+        return Label(int(found["pid"]), find_camera(name[found.end() :]))
+    return Label(int(found["pid"]), int(found["camera"]))
 
 
 def find_camera(name: str) -> int | None:

@@ -100,6 +100,17 @@ def test_list_own_reports_numbers_in_one_split_and_names_in_another(tmp_path):
     assert "folder names in one split and numbers" in list_own(tmp_path).problems[0]
 
 
+@pytest.mark.parametrize(
+    "names", [("bounding_box_train", "train"), ("bounding_box_test", "gallery")]
+)
+def test_list_own_reports_two_folders_of_one_split(tmp_path, names):
+    """One of them would be left out without a word."""
+    for name in ("train", "query", "gallery", *names):
+        write_images(tmp_path / name, ["0001_c1.jpg", "0001_c2.jpg"])
+    (problem,) = list_own(tmp_path).problems
+    assert all(name in problem for name in names)
+
+
 def test_list_own_accepts_some_splits_alone(tmp_path, capsys):
     write_images(tmp_path / "a" / "train", ["1_1.jpg"])
     assert list(prepare(tmp_path / "a", tmp_path, "folder/a").info.splits) == ["train"]

@@ -40,11 +40,15 @@ def list_own(root: Path) -> Listing:
     The folder of a split contains either images, whose names begin with the number of the identity
     (`0007_c2_15.jpg`, `7_15.png`), or one folder for each identity. Folders named by numbers keep
     them; if any has another name, all are numbered from 1 in the order of their names, the same
-    in every split. A camera in a file name (`c2`, `cam2`) is taken as written; either all images
-    of the dataset have one or none has.
+    in every split. A camera anywhere in a file name (`c2`, `cam2`) is taken as written; either all
+    images of the dataset have one or none has.
     """
     listing = Listing()
     folders = split_folders(root)
+    for names in FOLDERS.values():
+        there = [name for name in names if (root / name).is_dir()]
+        if len(there) > 1:
+            listing.problems.append(f"{root} has both {' and '.join(there)}, of which one is used")
     if ("query" in folders) != ("gallery" in folders):
         found = ", ".join(sorted(folders))
         listing.problems.append(f"{root}: query and gallery go together, found only {found}")
