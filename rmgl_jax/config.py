@@ -128,9 +128,24 @@ class ModelConfig(_Checked):
             f"ModelConfig.global_stride is {self.global_stride}, but last_stage "
             f"{self.last_stage!r} leaves res5 out.",
         )
+        if self.global_classifier == "pooled":
+            self._check_separate_classifiers()
         if self.receptive_stripes is not None:
             self._check_receptive_stripes(self.receptive_stripes)
         self._check_heights()
+
+    def _check_separate_classifiers(self) -> None:
+        """Checks that the classifiers of whole maps and those of stripes both have features."""
+        have_stripes = [granularity for granularity in self.granularities if granularity > 1]
+        whole = {"original": self.original_global, "receptive": self.receptive_global}
+        have_whole = 1 in self.granularities or any(whole[path] for path in self.paths)
+        _check(
+            bool(have_stripes) and have_whole,
+            "ModelConfig.global_classifier 'pooled' gives whole maps classifiers of their own, so "
+            f"the model must have whole maps and stripes; granularities {self.granularities} with "
+            f"original_global {self.original_global} and receptive_global {self.receptive_global} "
+            f"have only {'stripes' if have_stripes else 'whole maps'}.",
+        )
 
     def _check_receptive_stripes(self, counts: tuple[int, ...]) -> None:
         _check(

@@ -9,6 +9,7 @@ import pytest
 from rmgl_jax import config as configs
 from rmgl_jax.config import STAGES, ExperimentConfig, LossConfig, ModelConfig, TrainConfig
 from rmgl_jax.field_checks import Range, check_fields
+from rmgl_jax.models.rmgl import feature_layout
 
 CONFIGS = [
     kind
@@ -136,6 +137,11 @@ def test_other_configs_refuse_wrong_values(kind, options):
         ({"granularities": (1, 2), "receptive_stripes": (3, 2)}, r"receptive_stripes .*\(3, 2\)"),
         ({"image_size": (380, 128)}, r"image_size .*16.*\(380, 128\)"),
         ({"image_size": (0, 128)}, r"image_size .*\(0, 128\)"),
+        ({"global_classifier": "pooled", "granularities": (1,)}, "global_classifier .*only whole"),
+        (
+            {"global_classifier": "pooled", "original_global": False, "receptive_global": False},
+            "global_classifier .*only stripes",
+        ),
         # 24 rows at res2 make 4 stripes of 6, but the 6 of the last map do not.
         ({"image_size": (96, 32), "granularities": (4,)}, "granularities .*4 stripes"),
         (
@@ -147,6 +153,18 @@ def test_other_configs_refuse_wrong_values(kind, options):
 def test_model_config_refuses_contradictions(options, message):
     with pytest.raises(ValueError, match=f"ModelConfig.{message}"):
         ModelConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"granularities": (1, 2), "original_global": False, "receptive_global": False},
+        {"granularities": (2,), "paths": ("receptive",), "original_global": False},
+    ],
+)
+def test_separate_classifiers_of_whole_maps_and_stripes_have_features(options):
+    layout = feature_layout(ModelConfig(global_classifier="pooled", **options))
+    assert {spec.stripe == 0 for spec in layout} == {True, False}
 
 
 @pytest.mark.parametrize("fold_at", STAGES)
