@@ -7,7 +7,6 @@
 Presets
   paper  ResNet-50 at 384x128, float32, 60 epochs (the default)
   gpu    the same in bfloat16
-  cpu_pretrained  ResNet-50 up to res4 at 128x64, 5 epochs from --weights, for two CPU cores
   demo   a thin network at 96x48 from scratch, on synthetic/demo, for two CPU cores
   tiny   a few images, for a quick check
 

@@ -123,6 +123,15 @@ def test_sweep_options():
     assert found.workdir == Path("here")
     found = parse_sweep(sweep, "", ["--dataset", "cuhk03_np/labeled"])
     assert found.workdir == Path("runs/table5_components_cuhk03_np_labeled_paper")
+    found = parse_sweep(sweep, "", ["--workdir", "runs/table5_components"])
+    assert found.workdir == Path("runs/table5_components")
+
+
+def test_default_directory_of_a_run_names_the_dataset_that_is_trained():
+    assert parse_market("--preset=cpu").workdir == "runs/market1501_cpu"
+    found = parse_market("--preset=cpu", "--dataset", "cuhk03_np/labeled")
+    assert found.workdir == "runs/cuhk03_np_labeled_cpu"
+    assert parse_market("--workdir", "here").workdir == "here"
 
 
 def test_evaluate_options():

@@ -1,5 +1,6 @@
 """Rows of the tables and figures: their configurations. `test_paper.py` has their numbers."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import experiments
+from data_prep.errors import InputError
 from experiments import market_rmgl, synthetic_rmgl
 from rmgl_jax.config import ExperimentConfig, RandomErasingConfig
 from rmgl_jax.experiment import presets
@@ -80,6 +82,19 @@ def test_names_fit_modules_and_directories(name):
     assert table.name == name
     for row in table.rows:
         assert set(row.name).isdisjoint(" /()\\"), row.name
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_listed_preset_has_rows(name):
+    """Rows are impossible if their stripes do not divide the map; a preset must allow some."""
+    listed = importlib.import_module(f"experiments.{name}").__doc__.partition("Presets")[2]
+    for preset, base in SWEEPS[name].presets.items():
+        possible = []
+        for row in SWEEPS[name].rows:
+            with contextlib.suppress(InputError):
+                possible.append(row.overrides(base))
+        assert possible, preset
+        assert f"\n  {preset} " in listed
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -179,25 +179,30 @@ def parse_run(
     """
     preset = choose_preset(presets, arguments)
     config = presets[preset]
-    default = RunOptions(
-        experiment=config,
-        workdir=f"runs/{config.dataset.replace('/', '_')}_{preset}",
-        preset=preset,
-    )
-    return _parse(default, description, arguments, prog)
+    # --help shows the pattern, as the dataset is not known before the options are parsed.
+    pattern = "runs/DATASET_PRESET"
+    default = RunOptions(experiment=config, workdir=pattern, preset=preset)
+    options = _parse(default, description, arguments, prog)
+    if options.workdir == pattern:
+        options = replace(options, workdir=f"runs/{_run_name(options.experiment, preset)}")
+    return options
 
 
 def parse_sweep(sweep: Sweep, description: str, arguments: Sequence[str]) -> SweepOptions:
     """Parses the command line of a table or figure; see `parse_run`."""
     preset = choose_preset(sweep.presets, arguments)
-    directory = Path("runs") / sweep.name
-    default = SweepOptions(experiment=sweep.presets[preset], workdir=directory, preset=preset)
+    pattern = Path(f"runs/{sweep.name}_DATASET_PRESET")
+    default = SweepOptions(experiment=sweep.presets[preset], workdir=pattern, preset=preset)
     prog = f"python -m experiments.{sweep.name}"
     options = _parse(default, description, arguments, prog)
-    if options.workdir == directory:
-        name = f"{sweep.name}_{options.experiment.dataset.replace('/', '_')}_{preset}"
+    if options.workdir == pattern:
+        name = f"{sweep.name}_{_run_name(options.experiment, preset)}"
         options = replace(options, workdir=Path("runs") / name)
     return options
+
+
+def _run_name(config: ExperimentConfig, preset: str) -> str:
+    return f"{config.dataset.replace('/', '_')}_{preset}"
 
 
 def parse_evaluate(

@@ -134,12 +134,11 @@ def sweep_presets(dataset: str) -> dict[str, ExperimentConfig]:
     """Presets of tables and figures by name.
 
     Args:
-        dataset: dataset of the presets `paper`, `gpu` and `cpu_pretrained`.
+        dataset: dataset of the presets `paper` and `gpu`.
     """
     return {
         "paper": paper(dataset),
         "gpu": gpu(dataset),
-        "cpu_pretrained": cpu_pretrained(dataset),
         "demo": small("synthetic/demo", epochs=24),
         "tiny": tiny("synthetic/tiny"),
     }
