@@ -90,16 +90,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       InputError: `path` is not a file, but a directory, pipe, device or socket; or the address of
         a bucket.
-      WriteError: a file is where a directory of the path should be.
       OSError: it cannot be written.
     """
     check_local("A file to write", path)
     if path.exists():
         check_file(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise WriteError(f"{path}: {error.filename} is not a directory.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.{platform.node()}-"
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         if not _is_running(leftover.name.removeprefix(prefix).removesuffix(".partial")):

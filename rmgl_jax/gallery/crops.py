@@ -70,9 +70,10 @@ def find_crops(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Crop]:
     """Finds the crops in files, directories, globs and CSV files, one after the other.
 
     Directories are searched at any depth for all formats that Pillow reads, in the order of their
-    paths, and links to directories are followed; hidden files are left out. A glob (`*`, `?`, `[...]`, and `**` for any depth) takes the
-    image files and CSV files that match. Names such as `0002_c1s1_000451_03.jpg` (Market-1501) or
-    `0001_c2_f0046182.jpg` (DukeMTMC-reID) give identity and camera, as numbered in the name.
+    paths; links to directories are followed, and hidden files are left out. A glob (`*`, `?`,
+    `[...]`, and `**` for any depth) takes the image files and CSV files that match. Names such as
+    `0002_c1s1_000451_03.jpg` (Market-1501) or `0001_c2_f0046182.jpg` (DukeMTMC-reID) give identity
+    and camera, as numbered in the name.
 
     A CSV file has a line of column names, then one crop a line. Columns, of which only `path` is
     required: `path`, relative to the directory of the CSV file; `left`, `top`, `right`, `bottom`, a

@@ -15,7 +15,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from data_prep.errors import InputError, MissingPackageError
+from data_prep.errors import InputError, MissingPackageError, WriteError
 from data_prep.files import replacing
 from rmgl_jax.evaluation.projection import Precision, reduce_precision
 from rmgl_jax.gallery.crops import Crop
@@ -47,12 +47,18 @@ def write_embeddings(
 
     Raises:
         InputError: the suffix is another one.
+        WriteError: its directory cannot be made.
         MissingPackageError: Parquet requires a package that is not installed.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"A file of embeddings must end in {' or '.join(SUFFIXES)}, got {path}.")
+    path = path.expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
     writer = _write_npz if path.suffix == ".npz" else _write_parquet
-    return writer(path.expanduser(), width, precision)
+    return writer(path, width, precision)
 
 
 def check_storable(crop: Crop, output: Path) -> None:
