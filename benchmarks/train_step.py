@@ -325,7 +325,7 @@ def measure(console, problem, methods, rounds, repeats):
 
 
 def report(console, problem, facts, samples, methods):
-    """Prints operations, the lower bound of the time, and the measurements of every method."""
+    """Prints operations, their time at the rate of a matrix product, and all measurements."""
     from rmgl_jax.training.throughput import peak_flops
 
     ours = facts["jit"]
@@ -339,10 +339,10 @@ def report(console, problem, facts, samples, methods):
         f"({forward / problem.batch:.2f} an image), of a step {step:,.1f} G "
         f"({ours['xla_operations'] / 1e9:,.1f} by XLA's count of all operations)"
     )
-    bound = {kind: operations[kind] / product for kind in KINDS}
+    ideal = {kind: operations[kind] / product for kind in KINDS}
     console.print(
-        f"{ours['device']}: a large matrix product runs at {product / 1e9:,.0f} GFLOP/s, so the "
-        f"lower bound is {1e3 * bound['forward']:,.1f} and {1e3 * bound['step']:,.1f} ms"
+        f"{ours['device']}: a large matrix product runs at {product / 1e9:,.0f} GFLOP/s, at which "
+        f"they would take {1e3 * ideal['forward']:,.1f} and {1e3 * ideal['step']:,.1f} ms"
     )
     if moved:
         console.print(

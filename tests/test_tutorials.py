@@ -10,11 +10,16 @@ import runpy
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from experiments import table5_components
 from rmgl_jax import cli
+from rmgl_jax.config import LossConfig
+from rmgl_jax.experiment import presets
+from rmgl_jax.experiment.results import Row
 
 pytestmark = pytest.mark.network
 
@@ -108,6 +113,17 @@ def test_table_has_both_rows(walk):
     table = (walk / "runs" / "components" / "table5_components.md").read_text()
     rows = re.findall(r"^\| (2-stripe\S*) ", table, re.M)
     assert {"2-stripe", "2-stripe+RP+ABP+RSA"} <= set(rows)
+
+
+def test_row_to_add_changes_only_the_smoothing():
+    text = (TUTORIALS / "reproduce_a_table.md").read_text()
+    (program,) = re.findall(r"^```py\n(.*?)^```$", text, re.M | re.S)
+    namespace = {"replace": replace, "presets": presets, "Row": Row}
+    exec(compile(f"row, = {program}", "reproduce_a_table.md", "exec"), namespace)
+    row, base = namespace["row"], presets.small("synthetic/demo", 24)
+    baseline = presets.components(base, (2,))
+    assert row.overrides(base) == replace(baseline, loss=LossConfig(label_smoothing=0.1))
+    assert row.baseline in {other.name for other in table5_components.ROWS}
 
 
 @pytest.mark.parametrize(("page", "printed"), [("protocol.md", "0.83 0.79\n"), ("resume.md", "")])

@@ -64,7 +64,7 @@ def _separate_abp_and_pooling(tree: dict[str, Any]) -> None:
 
 
 # By the format that made the change. A change of any field of the configuration raises
-# CONFIG_FORMAT and gets its entry here.
+# CONFIG_FORMAT, and gets its entry here and in _VERSIONS.
 MIGRATIONS: Mapping[int, Migration] = {
     2: Migration(
         renamed={"train.persons": "train.num_ids", "train.images": "train.num_instances"},
