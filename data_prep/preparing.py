@@ -32,7 +32,8 @@ def prepare_dataset(
       source: directory of the images; needed the first time. "synthetic" renders its own; "folder"
         without a name always needs it, being kept under a digest of its file list.
       data_dir: directory of the prepared datasets; None is TFDS's own.
-      allow_partial: accept other counts than the published ones, with a warning.
+      allow_partial: accept other counts than the published ones, with a warning. A partial copy
+        that is prepared is not extended: another `source` is refused.
 
     Returns:
       The builder, for `read_records` or `as_data_source`.
@@ -43,13 +44,18 @@ def prepare_dataset(
       WriteError: the directory of the prepared datasets cannot be written.
     """
     builder = make_builder(name, source, data_dir, allow_partial)
-    if not builder.is_prepared():
+    was_prepared = builder.is_prepared()
+    if not was_prepared:
         root = builder.find_source(source)
+        if source is not None and root != Path(source).expanduser().resolve():
+            note(f"{builder.name}: the images are those in {root}")
         with locked(builder.data_path.parent / ".preparing.lock"):
             # Another process may have done it while this one waited.
             if not builder.is_prepared():
                 _prepare(builder, root)
-    _check_prepared(builder, source)
+    differences = _check_prepared(builder, source)
+    if was_prepared and differences:
+        note(f"{builder.name} is partial: {differences}")
     return open_prepared(builder.data_path)
 
 
@@ -82,7 +88,7 @@ def make_builder(
     dataset, _, variant = name.partition("/")
     builder = builder_class(dataset)
     config = builder.choose_config(variant, source)
-    root = Path(data_dir or constants.DATA_DIR).expanduser() / builder.name
+    root = data_root(data_dir) / builder.name
     directory = root / getattr(config, "name", config or "") / str(builder.VERSION)
     # TFDS reads these files in the constructor.
     if (directory / constants.DATASET_INFO_FILENAME).exists():
@@ -95,6 +101,11 @@ def make_builder(
         return builder(data_dir=data_dir, config=config, allow_partial=allow_partial)
     finally:
         logging.set_verbosity(verbosity)
+
+
+def data_root(data_dir: str | PathLike[str] | None) -> Path:
+    """The directory of prepared datasets; None is TFDS's own."""
+    return Path(data_dir or constants.DATA_DIR).expanduser()
 
 
 def _prepare(builder: ReidBuilder, root: Path) -> None:
@@ -124,8 +135,11 @@ def _prepare(builder: ReidBuilder, root: Path) -> None:
         tfds.enable_progress_bar()
 
 
-def _check_prepared(builder: ReidBuilder, source: str | PathLike[str] | None) -> None:
+def _check_prepared(builder: ReidBuilder, source: str | PathLike[str] | None) -> str:
     """Refuses a dataset that was prepared from other images, or for tf.data.
+
+    Returns:
+      Differences of a partial copy from the published counts.
 
     Raises:
       InputError: says what is different.
@@ -136,15 +150,19 @@ def _check_prepared(builder: ReidBuilder, source: str | PathLike[str] | None) ->
             "array_record. Prepare the dataset in another data_dir."
         )
     metadata = read_metadata(Path(builder.data_path))
-    if metadata["differences"] and not builder.allow_partial:
-        raise InputError(
-            f"{builder.data_path} was prepared from a partial copy: "
-            f"{'; '.join(metadata['differences'])}. Accept it (allow_partial), or remove it and "
-            "prepare it again."
-        )
     digest = getattr(builder.builder_config, "digest", None)
+    differences = "; ".join(metadata["differences"])
+    if differences:
+        if not builder.allow_partial:
+            raise InputError(
+                f"{builder.data_path} was prepared from a partial copy: {differences}. Accept it "
+                "(allow_partial), or remove it and prepare it again."
+            )
+        if source is not None:
+            digest = builder.list_root(builder.find_source(source)).digest()
     if digest and digest != metadata["digest"]:
         raise InputError(
             f"{builder.data_path} was prepared from other files than those in {source}. Choose "
-            "another name, or remove it and prepare it again."
+            "another name or data_dir, or remove it and prepare it again."
         )
+    return differences

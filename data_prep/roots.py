@@ -48,14 +48,22 @@ def find_root(
     owners = {_plain(name): owner for owner, names in root_names.items() for name in names}
     owner = {child: owners.get(_plain(child.name)) for child in children}
     any_name = not root_names.get(dataset)
+
+    def is_readable_root(directory: Path) -> bool:
+        try:
+            return is_root(directory)
+        except PermissionError:  # such as lost+found
+            return False
+
     for group in (
         [source],
-        # A directory named as the dataset comes before one that only has the layout.
+        # A directory named as the dataset comes before one that only has the layout, and both come
+        # before the one that holds the source.
         [child for child in children if owner[child] == dataset],
-        [source.parent],
         [child for child in children if owner[child] is None or any_name],
+        [source.parent],
     ):
-        roots = [directory for directory in group if is_root(directory)]
+        roots = [directory for directory in group if is_readable_root(directory)]
         if len(roots) > 1:
             raise InputError(
                 f"{dataset}: several directories in {source} could be the dataset: "

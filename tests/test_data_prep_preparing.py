@@ -166,7 +166,7 @@ def test_find_prepared_gives_the_builder_or_none(source, data_dir):
         ),
     ],
 )
-def test_unexpected_counts_fail_or_warn(source, data_dir, monkeypatch, change, message):
+def test_unexpected_counts_fail_or_warn(source, data_dir, monkeypatch, change, message, capsys):
     # A second image of camera 3, so that renaming the first adds a camera and loses none.
     write_images(source / "bounding_box_train", ["0002_c3s1_000001_00.jpg"])
     monkeypatch.setattr(
@@ -183,6 +183,12 @@ def test_unexpected_counts_fail_or_warn(source, data_dir, monkeypatch, change, m
     with pytest.raises(ValueError, match=f"partial copy: {re.escape(message)}"):
         data_prep.prepare_dataset("market1501", source, data_dir)
     data_prep.prepare_dataset("market1501", source, data_dir, allow_partial=True)
+    assert message in capsys.readouterr().err
+    # Neither is it extended in silence.
+    write_images(source / "bounding_box_train", ["0002_c1s1_000001_00.jpg"])
+    with pytest.raises(ValueError, match="other files"):
+        data_prep.prepare_dataset("market1501", source, data_dir, allow_partial=True)
+    data_prep.prepare_dataset("market1501", data_dir=data_dir, allow_partial=True)
 
 
 def test_bad_images_are_all_named_and_nothing_is_written(source, data_dir, tiny_counts):

@@ -37,6 +37,26 @@ def test_find_root_prefers_the_own_name_and_skips_names_of_other_datasets(tmp_pa
         find(tmp_path, "folder")
 
 
+def test_find_root_looks_inside_the_source_before_it_looks_around_it(tmp_path):
+    for name in ("photos/shop/query", "query"):
+        (tmp_path / name).mkdir(parents=True)
+    assert find(tmp_path / "photos", "folder") == tmp_path / "photos" / "shop"
+    assert find(tmp_path / "photos") == tmp_path / "photos" / "shop"
+
+
+def test_find_root_passes_over_directories_that_cannot_be_read(tmp_path):
+    (tmp_path / "mine" / "query").mkdir(parents=True)
+    (tmp_path / "lost+found").mkdir()
+
+    def refuse(directory):
+        if directory.name == "lost+found":
+            raise PermissionError(directory)
+        return is_root(directory)
+
+    found = find_root(tmp_path, "folder", root_names(), refuse, "a folder query")
+    assert found == tmp_path / "mine"
+
+
 def test_find_root_ignores_numbers_in_the_path(tmp_path):
     root = tmp_path / "12_c3" / "Market"
     (root / "query").mkdir(parents=True)
