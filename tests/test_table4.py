@@ -103,11 +103,12 @@ def were_read(results):
 
 def test_list_prepared(data_dir, tmp_path):
     others = ["cuhk03_np/labeled", "cuhk03_np/detected", "msmt17/train or msmt17/trainval"]
-    prepared, missing = list_prepared(data_dir)
+    prepared, missing, problems = list_prepared(data_dir)
     assert prepared == SETS
     assert sorted(missing) == sorted(others)
-    prepared, missing = list_prepared(tmp_path)
-    assert prepared == []
+    assert problems == []
+    prepared, missing, problems = list_prepared(tmp_path)
+    assert prepared == problems == []
     assert sorted(missing) == sorted(SETS[:2] + others)
 
 
@@ -184,7 +185,6 @@ def test_finished_table_is_read(options, marked, console):
         {"step": 3},
         {"settings": EvalConfig(rerank=True, k1=2, k2=1, flip=False)},
         {"settings": EvalConfig(rerank=True, k1=3, k2=1)},
-        {"settings": EvalConfig()},
     ],
 )
 def test_other_weights_or_settings_are_evaluated_again(options, marked, console, changes):
@@ -195,6 +195,42 @@ def test_other_weights_or_settings_are_evaluated_again(options, marked, console,
         assert result.flipped == changed.settings.flip
         assert (result.reranked is not None) == changed.settings.rerank
         assert result.step == ("3" if "step" in changes else "6")
+
+
+def test_table_without_reranking_keeps_results_that_have_it(options, marked, console):
+    before = {name: (options.output / name).read_text() for name in FILES}
+    results = evaluate_all(replace(options, settings=EvalConfig()), {}, console)
+    assert were_read(results) == SETS
+    assert [result.reranked for result in results] == [None] * 3
+    assert {name: (options.output / name).read_text() for name in FILES} == before
+
+
+def test_results_of_a_run_that_was_moved_are_those_of_one_model(options, marked, console, workdir):
+    (options.output / FILES[0]).unlink()
+    moved = workdir.parent / "." / workdir.name / ".." / workdir.name
+    results = evaluate_all(replace(options, checkpoint=(moved,)), {}, console)
+    assert were_read(results) == [name for name in SETS if name != "dukemtmc_reid"]
+    assert {result.checkpoint for result in results} == {str(moved)}
+
+
+def test_damaged_datasets_and_other_directories_do_not_hide_the_others(
+    options, console, data_dir, tmp_path
+):
+    copy = shutil.copytree(data_dir, tmp_path / "tfds")
+    (copy / "folder" / "own.bak").mkdir()
+    for path in (copy / "market1501").rglob("dataset_info.json"):
+        path.write_text("{")
+    with pytest.raises(ExpectedError, match="2 datasets") as error:
+        evaluate_all(replace(options, data_dir=copy), {}, console)
+    assert "market1501: " in str(error.value)
+    assert "own.bak" in str(error.value)
+    assert files(options) == ["market1501-to-dukemtmc_reid.json", "market1501-to-folder_own.json"]
+
+
+def test_output_below_a_file_is_named(options, console, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ExpectedError, match=r"3 datasets .*file"):
+        evaluate_all(replace(options, output=tmp_path / "file" / "results"), {}, console)
 
 
 def test_other_data_and_damaged_files_are_evaluated_again(options, marked, console):

@@ -1,6 +1,7 @@
 """Cross-dataset evaluation: trained models on all prepared datasets (Table IV)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -10,8 +11,8 @@ from rich.text import Text
 
 from data_prep import dataset_names, find_prepared, prepare_dataset, published_test_sets
 from data_prep.errors import ExpectedError, InputError
-from data_prep.files import write_text
-from data_prep.preparing import make_builder
+from data_prep.files import check_output, write_text
+from data_prep.preparing import data_root
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation.protocol import data_digest
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers, measures
@@ -53,14 +54,13 @@ def evaluate_all(
             others was printed.
     """
     models = _load_models(options)
-    prepared, missing = list_prepared(options.data_dir)
+    prepared, missing, problems = list_prepared(options.data_dir)
     if missing:
         console.print(f"Not prepared: {', '.join(missing)}.", highlight=False)
-    if not prepared:
+    if not prepared and not problems:
         where = options.data_dir or "TFDS's own directory"
         raise InputError(f"No dataset is prepared in {where}; see docs/how_to/prepare_datasets.md.")
     results: list[EvaluationResult] = []
-    problems: list[str] = []
     for checkpoint, model in models.items():
         trained_on = model.config.dataset
         found = []
@@ -115,23 +115,35 @@ def _directory(checkpoint: Path, options: CrossDatasetOptions) -> Path:
     return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "table4"
 
 
-def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str]]:
+def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str], list[str]]:
     """Names of the datasets that are prepared, and of the published ones that are not.
 
     Of variants with the same test images only the first one is listed.
+
+    Returns:
+        Both lists, and a sentence for each dataset that is damaged.
     """
-    prepared, missing = [], []
+    prepared, missing, problems = [], [], list[str]()
+
+    def is_prepared(name: str) -> bool:
+        try:
+            return find_prepared(name, data_dir) is not None
+        except ExpectedError as error:
+            problems.append(f"{name}: {error}")
+            return False
+
     published = published_test_sets()
     for variants in published:
-        found = [name for name in variants if find_prepared(name, data_dir)]
+        damaged = len(problems)
+        found = [name for name in variants if is_prepared(name)]
         prepared += found[:1]
-        missing += [] if found else [" or ".join(variants)]
+        if not found and len(problems) == damaged:
+            missing.append(" or ".join(variants))
     seen = {name for variants in published for name in variants}
     others = [name for names in dataset_names().values() for name in names if name not in seen]
-    root = Path(make_builder("market1501", None, data_dir).data_dir_root)
-    own = sorted(path for path in (root / "folder").glob("[!.]*") if path.is_dir())
+    own = sorted(path for path in (data_root(data_dir) / "folder").glob("[!.]*") if path.is_dir())
     others += [f"folder/{path.name}" for path in own]
-    return prepared + [name for name in others if find_prepared(name, data_dir)], missing
+    return prepared + [name for name in others if is_prepared(name)], missing, problems
 
 
 def _evaluate_or_read(
@@ -143,10 +155,19 @@ def _evaluate_or_read(
 ) -> EvaluationResult:
     source = model.config.dataset
     path = _directory(checkpoint, options) / f"{source}-to-{name}.json".replace("/", "_")
+    check_output(path)
     result = _read_result(path, model, name, options)
     if result is not None:
         console.print(f"{source} to {name}: from {path}", highlight=False, markup=False)
-        return result
+        # The run may have been moved since, and not everything in the file is asked for.
+        reranked = result.reranked if options.settings.rerank else None
+        return replace(result, checkpoint=str(checkpoint), reranked=reranked)
+    if path.exists():
+        console.print(
+            f"The result in {path} is of other weights, data or settings, and is replaced.",
+            highlight=False,
+            markup=False,
+        )
     console.print(f"{source} to {name}", highlight=False)
     result = evaluate(
         model,
@@ -164,7 +185,7 @@ def _evaluate_or_read(
 def _read_result(
     path: Path, model: TrainedModel, name: str, options: CrossDatasetOptions
 ) -> EvaluationResult | None:
-    """The result in a file if it has the same weights, data and settings as asked for."""
+    """The result in a file if it has the weights, data and settings that are asked for."""
     builder = prepare_dataset(name, data_dir=options.data_dir, allow_partial=options.allow_partial)
     try:
         result = EvaluationResult.from_json(path.read_text())
@@ -182,10 +203,13 @@ def _read_result(
 
 
 def _has_settings(result: EvaluationResult, settings: EvalConfig) -> bool:
-    if result.flipped != settings.flip or (result.reranked is not None) != settings.rerank:
+    """Tells whether a result has these settings; it may be re-ranked in addition."""
+    if result.flipped != settings.flip:
         return False
+    if not settings.rerank:
+        return True
     r = result.reranked
-    return r is None or (r.k1, r.k2, r.lambda_value) == (
+    return r is not None and (r.k1, r.k2, r.lambda_value) == (
         settings.k1,
         settings.k2,
         settings.lambda_value,
