@@ -14,7 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from data_prep.errors import InputError, MissingFileError, WriteError, write_problem
+from data_prep.errors import (
+    ExpectedError,
+    InputError,
+    MissingFileError,
+    WriteError,
+    write_problem,
+)
 from data_prep.progress import note
 
 
@@ -60,6 +66,27 @@ def check_file(path: Path, largest: int = sys.maxsize) -> int:
             raise
         raise InputError(f"{path} is a link that leads back to itself.") from error
     return _check_status(path, status, largest)
+
+
+def check_output(path: Path) -> None:
+    """Checks that a file can be written to `path`, before its content is computed.
+
+    The parent directory is made if it is absent.
+
+    Raises:
+      InputError: `path` is not a file, but a directory, pipe, device or socket; or the address of
+        a bucket.
+      WriteError: its directory cannot be made.
+    """
+    check_local("A file to write", path)
+    try:
+        if path.exists():
+            check_file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if isinstance(error, ExpectedError):
+            raise
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def read_file(path: Path, largest: int) -> bytes:

@@ -111,7 +111,7 @@ def test_calibrate_marks_rates_that_the_persons_cannot_resolve():
 
 def test_calibrate_rejects_what_it_cannot_measure():
     data = labeled()
-    for rates in ([], [0.0], [1.0, 0.1], [-0.1]):
+    for rates in ([], [0.0], [1.0, 0.1], [-0.1], [0.5, np.nan, 0.1]):
         with pytest.raises(InputError, match="above 0 and below 1"):
             calibrate(*data, rates)
     with pytest.raises(InputError, match=r"own .* different persons"):

@@ -54,7 +54,7 @@ def test_measure_widths_ranks_what_is_stored():
 
 
 @pytest.mark.network
-def test_commands_compress_and_calibrate_a_model(tmp_path, capsys):
+def test_commands_compress_and_calibrate_a_model(tmp_path, capsys, monkeypatch):
     """From a model file to a comparison at a false positive rate."""
     names = [f"{pid:04}_c{camera}_{pid}.png" for pid in range(1, 9) for camera in (1, 2, 3)]
     for split in ("train", "query", "gallery"):
@@ -95,11 +95,28 @@ def test_commands_compress_and_calibrate_a_model(tmp_path, capsys):
     compress_command.main([str(final), "--output", str(short), "--dims", "6", *data])
     assert "dropped" in capsys.readouterr().out
     assert load_model(short).calibration is None
-    for command in (compress_command, calibrate_command):
+
+    def no_images(*arguments, **keywords):
+        pytest.fail("embeds images before it refuses the options")
+
+    for module in ("compress", "calibrate"):
+        monkeypatch.setattr(f"rmgl_jax.experiment.{module}.embed_split", no_images)
+    (tmp_path / "directory.safetensors").mkdir()
+    directory = str(tmp_path / "directory.safetensors")
+    for command, arguments, named in (
+        (compress_command, ["--output", "model.bin"], "model.bin"),
+        (calibrate_command, ["--output", "model.bin"], "model.bin"),
+        (compress_command, ["--output", directory], directory),
+        (calibrate_command, ["--output", directory], directory),
+        (compress_command, ["--output", str(plain / "x.safetensors")], str(plain)),
+        (compress_command, ["--output", str(short), "--dims", "9999"], "9999"),
+        (compress_command, ["--output", str(short), "--dims", "4", "--whitening", "7"], "7"),
+        (calibrate_command, ["--output", str(short), "--rates", "0.5", "nan"], "nan"),
+    ):
         with pytest.raises(SystemExit) as caught:
-            command.main([str(plain), "--output", "model.bin", *data])
+            command.main([str(plain), *arguments, *data])
         assert caught.value.code == 1
-        assert "model.bin" in capsys.readouterr().out
+        assert named in capsys.readouterr().out.replace("\n", "")
 
 
 @pytest.mark.network

@@ -96,6 +96,12 @@ def test_fit_projection_rejects_too_few_dimensions():
         fit_projection(np.full((300, 12), 0.1, np.float32), PIDS, 1)
 
 
+@pytest.mark.parametrize("whitening", [-3, 1.5])
+def test_fit_projection_rejects_whitening_beyond_none_and_all(whitening):
+    with pytest.raises(InputError, match=str(whitening)):
+        fit_projection(embeddings(), PIDS, 4, whitening)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_fit_projection_rejects_what_is_not_finite(bad):
     rows = embeddings()

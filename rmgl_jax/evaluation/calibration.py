@@ -137,6 +137,17 @@ class _Pairs:
         return cls(scores[order], queries[order], gallery[order])
 
 
+def check_rates(rates: Sequence[float]) -> tuple[float, ...]:
+    """Returns false positive rates without repetitions, the greatest first.
+
+    Raises:
+        InputError: there are none, or one is not above 0 and below 1.
+    """
+    if not rates or not all(0 < rate < 1 for rate in rates):
+        raise InputError(f"False positive rates must be above 0 and below 1, got {tuple(rates)}.")
+    return tuple(sorted({float(rate) for rate in rates}, reverse=True))
+
+
 def calibrate(
     queries: np.ndarray,
     gallery: np.ndarray,
@@ -181,9 +192,7 @@ def calibrate(
         TypeError: labels are not integers.
         ValueError: shapes do not agree.
     """
-    rates = tuple(sorted({float(rate) for rate in rates}, reverse=True))
-    if not rates or not (rates[0] < 1 and rates[-1] > 0):
-        raise InputError(f"False positive rates must be above 0 and below 1, got {rates}.")
+    rates = check_rates(rates)
     all_query_pids, all_gallery_pids = np.asarray(query_pids), np.asarray(gallery_pids)
     kept_queries, kept_gallery = all_query_pids > 0, all_gallery_pids > 0
     persons, codes = np.unique(

@@ -67,6 +67,21 @@ class Projection:
         return unit_rows((embeddings - self.mean) @ self.components[:, :dim])
 
 
+def check_projection(count: int, width: int, dim: int, whitening: float) -> None:
+    """Checks the arguments of `fit_projection` for `count` embeddings of a width.
+
+    Raises:
+        InputError: there are too few embeddings, or the whitening is not from 0 to 1.
+    """
+    if not 1 <= dim <= min(width, count - 1):
+        raise InputError(
+            f"A projection to {dim} dimensions requires embeddings of at least that width and more "
+            f"images than that; there are {count:,} images with embeddings of width {width:,}."
+        )
+    if not 0 <= whitening <= 1:
+        raise InputError(f"The whitening must be from 0 to 1, got {whitening}.")
+
+
 def fit_projection(
     embeddings: np.ndarray,
     pids: np.ndarray,
@@ -92,21 +107,14 @@ def fit_projection(
         fitted_on: name of the training set.
 
     Raises:
-        InputError: there are too few embeddings, they vary in fewer than `dim` dimensions, or a
-            value is not finite.
+        InputError: see `check_projection`; or the embeddings vary in fewer than `dim` dimensions,
+            or are not finite.
     """
     count, width = embeddings.shape
-    if not 1 <= dim <= min(width, count - 1):
-        raise InputError(
-            f"A projection to {dim} dimensions requires embeddings of at least that width and more "
-            f"images than that; there are {count:,} images with embeddings of width {width:,}."
-        )
-    if not (np.isfinite(whitening) and np.isfinite(embeddings).all()):
-        raise InputError(
-            f"A projection requires finite numbers, got whitening {whitening} and "
-            f"{int((~np.isfinite(embeddings)).any(axis=1).sum()):,} of {count:,} embeddings with "
-            "others."
-        )
+    check_projection(count, width, dim, whitening)
+    bad = ~np.isfinite(embeddings).all(axis=1)
+    if bad.any():
+        raise InputError(f"{int(bad.sum()):,} of {count:,} embeddings have NaN or infinity.")
     mean = embeddings.mean(axis=0, dtype=np.float64)
     _, persons, images = np.unique(pids, return_inverse=True, return_counts=True)
     centers = np.zeros((len(images), width))

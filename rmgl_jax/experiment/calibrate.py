@@ -9,7 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from rmgl_jax.data.store import Split
-from rmgl_jax.evaluation.calibration import CALIBRATION_RATES, Calibration, calibrate
+from rmgl_jax.evaluation.calibration import (
+    CALIBRATION_RATES,
+    Calibration,
+    calibrate,
+    check_rates,
+)
 from rmgl_jax.evaluation.embedding import embed_split
 from rmgl_jax.experiment.splits import QueryAndGallery
 from rmgl_jax.export.model_file import TrainedModel
@@ -40,6 +45,7 @@ def calibrate_model(
     Raises:
         InputError: see `calibrate` and `Embedder`.
     """
+    check_rates(rates)
     embedder = Embedder(model, batch_size, flip, dim)
 
     def compute(split: Split) -> np.ndarray:

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from data_prep.errors import InputError
+from data_prep.files import check_output
 from rmgl_jax.experiment.options import DataOptions
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         from rmgl_jax.export.model_file import check_model_suffix, load_model, save_model
 
         check_model_suffix(options.output)
+        check_output(options.output)
         model = load_model(options.model)
         builder = prepare_dataset(
             options.dataset or model.trained_on,
@@ -77,9 +79,9 @@ def main(arguments: Sequence[str]) -> None:
             batch_size=options.batch_size,
             console=console if console.is_terminal else None,
         )
-        save_model(calibrated, options.output)
         assert calibrated.calibration is not None
         print_calibration(calibrated.calibration, console)
+        save_model(calibrated, options.output)
         console.print(
             f"The model with its thresholds is in {options.output}.", highlight=False, markup=False
         )

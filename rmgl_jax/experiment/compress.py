@@ -12,12 +12,13 @@ from rich.table import Table
 from data_prep.errors import InputError
 from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation.distances import unit_rows
-from rmgl_jax.evaluation.embedding import embed_split
+from rmgl_jax.evaluation.embedding import embed_split, embedding_width
 from rmgl_jax.evaluation.projection import (
     WHITENING,
     Precision,
     Projection,
     bytes_of,
+    check_projection,
     fit_projection,
     reduce_precision,
 )
@@ -74,10 +75,13 @@ def compress(
         is dropped.
 
     Raises:
-        InputError: there are too few images, or a width is not positive.
+        InputError: there are too few images, a width is not positive, or the whitening is not from
+            0 to 1.
     """
     if not dims or min(dims) < 1:
         raise InputError(f"The widths must be 1 or more, got {list(dims)}.")
+    width = embedding_width(model.config.model)
+    check_projection(len(train.pids), width, max(dims), whitening)
 
     compute = partial(
         embed_split,

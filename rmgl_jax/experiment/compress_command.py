@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from data_prep.files import check_output
 from rmgl_jax.experiment.options import DataOptions
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
         from rmgl_jax.export.model_file import check_model_suffix, load_model, save_model
 
         check_model_suffix(options.output)
+        check_output(options.output)
         model = load_model(options.model)
         train, test = load_train_and_test(
             options.dataset or model.trained_on,
@@ -74,10 +76,11 @@ def main(arguments: Sequence[str]) -> None:
             batch_size=options.batch_size,
             console=console if console.is_terminal else None,
         )
+        if rows:
+            print_widths(rows, console)
         save_model(compressed, options.output)
         lines = [f"The model with its projection is in {options.output}."]
         if rows:
-            print_widths(rows, console)
             dim = compressed.projection and compressed.projection.default_dim
             lines.append(
                 f"{dim} is the smallest width that loses at most 0.5 mAP: `--dim {dim}`."

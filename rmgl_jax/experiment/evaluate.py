@@ -4,7 +4,7 @@ from rich.console import Console
 
 from data_prep import prepare_dataset
 from data_prep.errors import InputError
-from data_prep.files import write_text
+from data_prep.files import check_output, write_text
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.result import EvaluationResult, print_parts, print_results
@@ -75,6 +75,9 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
         InputError: see `evaluate` and `load_model`.
         MissingFileError: the work directory, its checkpoints or the dataset are not there.
     """
+    output = None if options.output is None else options.output.expanduser()
+    if output is not None:
+        check_output(output)
     result = evaluate(
         load_model(options.checkpoint.expanduser(), options.step, options.best),
         options.dataset,
@@ -91,8 +94,7 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
     print_results([result], console=console)
     if result.parts is not None:
         print_parts(result, console)
-    if options.output is not None:
-        output = options.output.expanduser()
+    if output is not None:
         write_text(output, result.to_json())
         console.print(f"Written to {output}", highlight=False, markup=False)
     return result

@@ -15,8 +15,8 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from data_prep.errors import InputError, MissingPackageError, WriteError
-from data_prep.files import replacing
+from data_prep.errors import InputError, MissingPackageError
+from data_prep.files import check_output, replacing
 from rmgl_jax.evaluation.projection import Precision, reduce_precision
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.entries import check_text
@@ -46,17 +46,14 @@ def write_embeddings(
         precision: type of the values; see `reduce_precision`.
 
     Raises:
-        InputError: the suffix is another one.
+        InputError: the suffix is another one, or the path is that of a directory.
         WriteError: its directory cannot be made.
         MissingPackageError: Parquet requires a package that is not installed.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"A file of embeddings must end in {' or '.join(SUFFIXES)}, got {path}.")
     path = path.expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+    check_output(path)
     writer = _write_npz if path.suffix == ".npz" else _write_parquet
     return writer(path, width, precision)
 
