@@ -188,6 +188,14 @@ def test_onnx_model_has_no_operation_of_unstable_order():
     assert operators.isdisjoint({"ArgMax", "TopK"})
 
 
+def test_onnx_model_keeps_numbers_without_axes():
+    """The axis of CumSum has none by ONNX's definition, whatever engines accept."""
+    model = onnx_model(TINY, random_variables(TINY))
+    dims = {array.name: list(array.dims) for array in model.graph.initializer}
+    (axis,) = {node.input[1] for node in model.graph.node if node.op_type == "CumSum"}
+    assert dims[axis] == []
+
+
 def test_onnx_model_computes_in_float32():
     config = replace(TINY, dtype="bfloat16")
     variables = random_variables(config)

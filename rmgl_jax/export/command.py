@@ -63,6 +63,7 @@ def export(options: ExportOptions) -> list[str]:
     """
     # Imported here because they take more than a second, which --help should not.
     from rmgl_jax.export.files import export_onnx, export_stablehlo
+    from rmgl_jax.export.hub import MODEL_NAME
     from rmgl_jax.export.model_card import read_result, save_model_folder
     from rmgl_jax.export.model_file import load_model, save_model
 
@@ -71,6 +72,11 @@ def export(options: ExportOptions) -> list[str]:
     if not options.flip and options.format == "model":
         raise InputError("--no-flip applies to --format onnx and stablehlo only.")
     output = options.output.expanduser()
+    if options.format != "model" and output.suffix == ".safetensors":
+        raise InputError(f"{output} is the name of a model file, not of {options.format}.")
+    inputs = options.run.expanduser(), options.run.expanduser() / MODEL_NAME
+    if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
+        raise InputError(f"{output} would replace the model that it is made from.")
     model = load_model(options.run, options.step, options.best)
     if options.format == "model":
         if output.suffix:

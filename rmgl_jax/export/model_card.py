@@ -17,6 +17,7 @@ from rmgl_jax.training.run_directory import CONFIG_NAME, config_to_json
 CARD_NAME = "README.md"
 """Name of the model card, which the hub expects."""
 
+_LIBRARY = "library_name: rmgl_jax"  # tells a model card from other files
 _NO_REDISTRIBUTION = "Its images are for research and may not be redistributed."
 # By the family of a dataset; the owners' terms are what counts.
 _TERMS = {
@@ -36,23 +37,25 @@ def save_model_folder(
 
     Args:
         model: the model, as `load_model` returns it.
-        directory: made if it is absent; files of these names are replaced.
+        directory: made if it is absent; an earlier model and its card are replaced.
         result: evaluation to show; only if it is of these weights.
 
     Raises:
-        InputError: `directory` is a run directory, or see `save_model`.
+        InputError: `directory` is a run directory, or has a README that is no model card; or see
+            `save_model`.
         WriteError: a file cannot be written.
     """
     directory = Path(directory).expanduser()
     if (directory / CONFIG_NAME).exists():
         raise InputError(f"{directory} is a run directory; give another one for the model.")
+    card = directory / CARD_NAME
+    if card.is_file() and _LIBRARY not in card.read_text(errors="replace"):
+        raise InputError(f"{card} is no model card; give another directory for the model.")
     save_model(model, directory / MODEL_NAME)
     try:
-        write_text(directory / CARD_NAME, model_card(model, result))
+        write_text(card, model_card(model, result))
     except OSError as error:
-        raise WriteError(
-            f"{directory / CARD_NAME} cannot be written: {error.strerror or error}."
-        ) from error
+        raise WriteError(f"{card} cannot be written: {error.strerror or error}.") from error
 
 
 def read_result(run: Path) -> EvaluationResult | None:
@@ -81,7 +84,7 @@ def model_card(model: TrainedModel, result: EvaluationResult | None = None) -> s
     return "\n".join(
         [
             "---",
-            "library_name: rmgl_jax",
+            _LIBRARY,
             "pipeline_tag: image-feature-extraction",
             "tags:",
             "- person-re-identification",
@@ -160,7 +163,7 @@ def _facts(model: TrainedModel) -> list[tuple[str, ...]]:
 
 def _results(model: TrainedModel, result: EvaluationResult | None) -> list[str]:
     if result is None:
-        return ["No evaluation was recorded."]
+        return ["No evaluation is recorded with this model."]
     if result.digest not in (None, model.digest) or result.step not in (None, str(model.step)):
         return [f"The recorded evaluation is of other weights (step {result.step})."]
     rankings = {"not re-ranked": result.plain}

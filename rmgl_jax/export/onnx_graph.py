@@ -37,7 +37,7 @@ class GraphWriter:
         """
         if name in self._arrays:
             raise ValueError(f"There are two arrays {name}.")
-        self._arrays[name] = np.ascontiguousarray(values)
+        self._arrays[name] = np.asarray(values, order="C")
         return name
 
     def constant(self, values: Any, dtype: type[np.generic] = np.int64) -> str:

@@ -55,8 +55,10 @@ def activation_balanced_rows(
     for k in range(1, stripes):
         # Above bound k are the rows that Eq. 10 says, and at least one more than above bound k - 1.
         below = graph.add("LessOrEqual", count, _constant(graph, channels * k // stripes))
-        shift = graph.constant([0, 0, 1, 0, 0, -1])
-        shifted = graph.add("Pad", above, shift, _constant(graph, 1))
+        # Not with a negative pad, which ONNX's own evaluator lacks.
+        padded = graph.add("Pad", above, graph.constant([0, 0, 1, 0, 0, 0]), _constant(graph, 1))
+        ends = (graph.constant(values) for values in ([0], [height], [2]))
+        shifted = graph.add("Slice", padded, *ends)
         above = graph.add("Max", graph.cast(below, np.float32), shifted)
         # A row remains for each of the stripes below.
         parts.append(graph.add("Mul", above, _constant(graph, row < height - stripes + k)))
