@@ -336,7 +336,7 @@ class OptimizerConfig(_Checked):
     """Learning rate of the first step."""
     warmup_epochs: Annotated[float, Range(0)] = 3.0
     """Epochs of exponential warm-up."""
-    decay_epochs: tuple[float, ...] = (30.0, 50.0)
+    decay_epochs: tuple[Annotated[float, Range(0)], ...] = (30.0, 50.0)
     """The learning rate is multiplied by `decay_factor` after each of these epochs."""
     decay_factor: Annotated[float, Range(0, open_low=True)] = 0.1
     """See `decay_epochs`."""

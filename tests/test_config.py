@@ -102,6 +102,7 @@ def test_check_fields_accepts_what_the_annotations_allow():
         (TrainConfig, {"num_ids": 12, "accumulate": 5}),
         (LossConfig, {"triplet_features": "brnch"}),
         (configs.OptimizerConfig, {"decay_epochs": (50.0, 30.0)}),
+        (configs.OptimizerConfig, {"decay_epochs": (-5.0, 30.0)}),
         (configs.RandomErasingConfig, {"min_area": 0.5, "max_area": 0.4}),
         (ExperimentConfig, {"model": LossConfig()}),
     ],

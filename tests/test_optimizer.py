@@ -58,6 +58,12 @@ def test_schedule_without_warmup_or_drops():
     assert learning_rate(config, 10)(0) == 0.5
 
 
+def test_drops_beyond_the_integers_of_32_bits_never_come():
+    schedule = learning_rate(OptimizerConfig(decay_epochs=(1.0, 1e9), warmup_epochs=0), 100)
+    assert schedule(99) == pytest.approx(0.01)
+    assert jax.jit(schedule)(2**24) == pytest.approx(0.001)
+
+
 def test_every_parameter_is_labeled_and_the_head_is_the_head():
     config = ModelConfig(
         num_classes=3,

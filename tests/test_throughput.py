@@ -1,8 +1,14 @@
 """Peaks of devices by the names that JAX gives them."""
 
+from dataclasses import replace
+
+import jax
 import pytest
 
-from rmgl_jax.training.throughput import peak_flops
+from rmgl_jax.training.optimizer import make_optimizer
+from rmgl_jax.training.step import make_train_step, state_shapes
+from rmgl_jax.training.throughput import counted, peak_flops, step_flops
+from tests.tiny import small_config
 
 
 @pytest.mark.parametrize(
@@ -19,3 +25,25 @@ from rmgl_jax.training.throughput import peak_flops
 )
 def test_peak_flops_by_the_name_of_the_device(kind, peak):
     assert peak_flops(kind, "bfloat16") == peak
+
+
+@pytest.mark.network
+def test_operations_are_those_of_the_model_and_the_batch():
+    """However the step computes them: in parts, or some of them twice."""
+
+    def flops(config):
+        step = make_train_step(config, 10)
+        state = state_shapes(config.model, make_optimizer(config.optimizer, 10))
+        batch = {
+            "images": jax.ShapeDtypeStruct((16, 96, 32, 3), "uint8"),
+            "labels": jax.ShapeDtypeStruct((16,), "int32"),
+        }
+        return step_flops(step.run.lower(state, batch, jax.random.key(0)), step.flops_shards)
+
+    plain = small_config(num_ids=8)
+    accumulated = small_config(num_ids=8, accumulate=2)
+    remat = replace(plain, model=replace(plain.model, remat=True))
+    expected = flops(plain)
+    for config in (accumulated, remat):
+        assert flops(config) != pytest.approx(expected, rel=0.02)
+        assert flops(counted(config)) == expected

@@ -27,7 +27,7 @@ from rmgl_jax.training.run_directory import (
 from rmgl_jax.training.scores import record_score
 from rmgl_jax.training.step import ParallelStep, TrainState, make_train_step
 from rmgl_jax.training.stop_signals import stop_signals
-from rmgl_jax.training.throughput import Clock, peak_flops, step_flops
+from rmgl_jax.training.throughput import Clock, counted, peak_flops, step_flops
 
 Initialize = Callable[[dict[str, Any]], dict[str, Any]]
 """Maps fresh variables (`params`, `batch_stats`) to those that training starts from."""
@@ -138,11 +138,12 @@ def train_loop(
         lowered = step.run.lower(state, batch, key)
         # Compiled once, ahead of time: another shape is an error instead of a second program.
         run = lowered.compile()
-        clock = Clock(
-            settings.num_ids * settings.num_instances,
-            step_flops(lowered, step.flops_shards),
-            peak_flops(jax.devices()[0].device_kind, config.model.dtype),
-        )
+        peak, flops = peak_flops(jax.devices()[0].device_kind, config.model.dtype), None
+        if peak:
+            if counted(config) != config:
+                lowered = make_step(counted(config), per_epoch).run.lower(state, batch, key)
+            flops = step_flops(lowered, step.flops_shards)
+        clock = Clock(settings.num_ids * settings.num_instances, flops, peak)
         written_config = config_digest(workdir)
         stop = stack.enter_context(stop_signals())
 

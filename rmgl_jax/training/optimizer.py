@@ -23,7 +23,8 @@ def learning_rate(config: OptimizerConfig, steps_per_epoch: int) -> Schedule:
     `learning_rate`, times `decay_factor` from the first step after each of `decay_epochs`.
     """
     warmup_steps = config.warmup_epochs * steps_per_epoch
-    boundaries = [round(epoch * steps_per_epoch) for epoch in config.decay_epochs]
+    # As float, like the step: an epoch long after the end may be beyond the integers of 32 bits.
+    boundaries = [float(round(epoch * steps_per_epoch)) for epoch in config.decay_epochs]
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)

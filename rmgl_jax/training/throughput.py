@@ -1,9 +1,12 @@
 """Speed of training: images a second, and model FLOPs utilization from a device's peak."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
+
+from rmgl_jax.config import ExperimentConfig
 
 # Dense peak of one device in FLOP/s: matrix units at bfloat16 inputs, and at float32 as XLA runs it
 # by default (TF32 on NVIDIA). From the makers' data sheets, without sparsity.
@@ -30,11 +33,24 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
     return None
 
 
+def counted(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration whose step has the operations of the model and of the batch, and no others.
+
+    Without recomputation, which MFU does not count, and in one part: XLA counts a loop's body once.
+    """
+    return replace(
+        config,
+        model=replace(config.model, remat=False),
+        train=replace(config.train, accumulate=1),
+    )
+
+
 def step_flops(lowered: jax.stages.Lowered, shards: int) -> float | None:
     """Counts the floating-point operations of one step on all devices, or None if unknown.
 
     Args:
-        lowered: the step, lowered but not compiled: nothing is fused or recomputed yet.
+        lowered: the step of a configuration that is `counted`, lowered but not compiled: nothing
+            is fused yet.
         shards: `ParallelStep.flops_shards`.
     """
     analysis: Any = lowered.cost_analysis()
