@@ -297,6 +297,17 @@ def test_a_saved_branch_is_what_was_loaded_into_it(variables, branch, tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["saved.safetensors"]
 
 
+def test_strides_that_a_saved_file_records_are_checked(variables, tmp_path):
+    """Names and shapes are the same wherever the strides are."""
+    path = tmp_path / "resnet.safetensors"
+    save_backbone(path, variables, CONFIG)
+    other = replace(CONFIG, stride_in_1x1=not CONFIG.stride_in_1x1)
+    with pytest.raises(InputError, match="stride_in_1x1"):
+        load_backbone(path, variables, other)
+    save_backbone(path, variables, other)
+    load_backbone(path, variables, other)
+
+
 def test_saving_leaves_the_old_file_when_it_fails(variables, tmp_path):
     file = tmp_path / "saved.safetensors"
     save_backbone(file, variables, CONFIG)

@@ -23,6 +23,7 @@ Variables = Mapping[str, Any]
 LARGEST = 2**33
 """The most bytes of a weights file."""
 _FLOATS = ("F16", "F32", "F64")
+_STRIDE = "stride_in_1x1"  # in the metadata of files that `save_backbone` writes
 
 # Torchvision's name of every array, and its path in `variables` (without "backbone", which follows
 # the collection). `block` counts from 0 and `number` from 1; `i` is 1, 2, 3.
@@ -72,19 +73,20 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
     ignored, and so is `layer4` if the network ends at res4. A file without any `layer4` leaves res5
     as it is in `variables`, with a warning. The heads are not changed, and neither is `variables`.
 
-    A file does not say where its strides are: `config.stride_in_1x1` must be what it was trained
-    with (False for torchvision).
+    Files of others do not say where their strides are: `config.stride_in_1x1` must be what they
+    were trained with (False for torchvision). Those of `save_backbone` do, and are checked.
 
     Raises:
         MissingFileError: The file does not exist.
         InputError: The file is of another kind or damaged, or arrays are missing, unexpected, of a
             wrong shape or type (floating point is expected), not finite as float32, or variances
-            below 0. The message lists all of them.
+            below 0. The message lists all of them. Or its strides are elsewhere.
         MissingPackageError: The file needs PyTorch, which is not installed.
         ValueError: `variables` does not fit `config`.
     """
     path = Path(path).expanduser()
     arrays = _read(path)
+    _check_stride(path, config)
     flat = traverse_util.flatten_dict(dict(variables))
     branches = [weight_map(config, granularity) for granularity in config.granularities]
     _check_variables(flat, branches)
@@ -137,7 +139,7 @@ def save_backbone(
     places = weight_map(config, config.granularities[branch])
     _check_variables(flat, [places])
     arrays = {name: _to_torch(np.asarray(flat[place])) for name, place in places.items()}
-    write_bytes(path, save(arrays, metadata={"stride_in_1x1": str(config.stride_in_1x1)}))
+    write_bytes(path, save(arrays, metadata={_STRIDE: str(config.stride_in_1x1)}))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -148,6 +150,19 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix in (".pth", ".pt"):
         return _read_torch(path)
     raise InputError(f"Weights must be a .safetensors, .pth or .pt file, got {path}.")
+
+
+def _check_stride(path: Path, config: ModelConfig) -> None:
+    """Refuses other places of the strides than those that `save_backbone` has recorded."""
+    if path.suffix != ".safetensors":
+        return
+    with safe_open(path, framework="numpy") as file:
+        recorded = (file.metadata() or {}).get(_STRIDE)
+    if recorded in ("True", "False") and recorded != str(config.stride_in_1x1):
+        raise InputError(
+            f"{path} was saved with {_STRIDE} {recorded}, but the model has "
+            f"{config.stride_in_1x1}: its strides would be in other convolutions."
+        )
 
 
 def _is_needed(name: str) -> bool:
