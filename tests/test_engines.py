@@ -75,6 +75,19 @@ def test_onnxruntime_refuses_bfloat16():
 
 
 @pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({"engine": "tensorrt"}, "tensorrt"),
+        ({"engine": "openvino", "precision": "float16"}, "float16"),
+        ({"precision": "int8"}, "int8"),
+    ],
+)
+def test_embedder_refuses_other_engines_and_types(options, value):
+    with pytest.raises(InputError, match=value):
+        Embedder(MODEL, **options)
+
+
+@pytest.mark.parametrize(
     ("name", "extra"), [("onnxruntime", "rmgl_jax[export]"), ("openvino", "rmgl_jax[openvino]")]
 )
 def test_missing_engine_names_the_extra(name, extra, monkeypatch):

@@ -168,8 +168,9 @@ def train(
         )
         if profile is not None:
             console.print(
-                f"The profile is in {directory / PROFILE_NAME}"
-                if steps >= WARM_UP
+                f"The profile of {min(profile, steps - WARM_UP)} steps is in "
+                f"{directory / PROFILE_NAME}"
+                if steps > WARM_UP
                 else f"No profile was recorded: only {steps} steps were left, and recording starts "
                 f"after {WARM_UP}.",
                 highlight=False,

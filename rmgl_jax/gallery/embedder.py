@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
@@ -52,8 +52,9 @@ class Embedder:
     1e-4. `digest` does not depend on the engine.
 
     Raises:
-        InputError: `batch_size` is less than 1, or the model has no projection, or none of so many
-            dimensions, or the engine does not compute in `precision` on this processor.
+        InputError: `engine` or `precision` is unknown, `batch_size` is less than 1, the model has
+            no projection, or none of so many dimensions, or the engine does not compute in
+            `precision` on this processor.
         MissingPackageError: the package of the engine is not installed.
     """
 
@@ -71,6 +72,10 @@ class Embedder:
     """Type of the arithmetic; None is that of the model with the engine "jax", else float32."""
 
     def __post_init__(self) -> None:
+        for name, allowed in (("engine", Engine), ("precision", Arithmetic)):
+            value = getattr(self, name)
+            if value not in get_args(allowed) and (name, value) != ("precision", None):
+                raise InputError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
         if self.batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
         if self.dim is not None:

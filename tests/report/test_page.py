@@ -179,9 +179,12 @@ def test_unfinished_run_is_shown_as_far_as_recorded(finished):
     assert f"checkpoint of step {STEP}" in html
     assert f"{100 * finished.result.plain.mean_ap:.2f}</data>" in html
     html = render(replace(finished.run, result=None, has_checkpoint=False))
-    assert "no images, because there is no checkpoint yet." in visible_text(html)
+    assert "no images, because there is no checkpoint." in visible_text(html)
     assert "data:image" not in html
     assert_self_contained(html)
+    # A finished run, too, whose checkpoints were removed.
+    html = render(replace(finished.run, has_checkpoint=False))
+    assert "no images, because there is no checkpoint." in visible_text(html)
     html = render(replace(finished.run, result=None, records=finished.run.records[:1]))
     assert "Nothing is evaluated yet." in html
     partial = [{"kind": "train", "step": step, "loss": 5.0} for step in (1, 2)]
