@@ -43,7 +43,5 @@ def test_operations_are_those_of_the_model_and_the_batch():
     plain = small_config(num_ids=8)
     accumulated = small_config(num_ids=8, accumulate=2)
     remat = replace(plain, model=replace(plain.model, remat=True))
-    expected = flops(plain)
-    for config in (accumulated, remat):
-        assert flops(config) != pytest.approx(expected, rel=0.02)
-        assert flops(counted(config)) == expected
+    assert counted(accumulated) == counted(remat) == counted(plain) == plain
+    assert flops(accumulated) < 0.6 * flops(plain)  # XLA counts one part.
