@@ -196,7 +196,9 @@ def test_compare_decides_at_each_calibrated_rate(model, crops):
     assert result.score == pytest.approx(float(embeddings[0] @ embeddings[1]), abs=1e-5)
     assert [(d.fpr, d.same_person) for d in result.decisions] == [(1e-2, True), (1e-3, False)]
     assert (result.calibrated_on, result.notes) == ("market1501", ())
-    assert compare(calibrated(model), first, first).decisions[1].same_person
+    same = compare(calibrated(model), first, first)
+    assert same.decisions[1].same_person
+    assert 1 - 1e-5 < same.score <= 1
     text = describe(result)
     assert "0.001: no" in text[2]
     assert "0.01: yes" in text[1]

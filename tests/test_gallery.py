@@ -149,6 +149,8 @@ def test_nearest_gives_the_ids_and_scores_of_searches(filled, crops, embeddings)
         filled.nearest(queries, 0)
     with pytest.raises(InputError, match="7"):
         filled.nearest(np.ones((2, 7), np.float32), 5)
+    with pytest.raises(InputError, match="NaN"):
+        filled.nearest(queries * np.nan, 5)
 
 
 def test_add_again_changes_nothing(tmp_path, crops):

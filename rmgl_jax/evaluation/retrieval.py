@@ -57,7 +57,8 @@ class FlatIndex:
             precision: type of the stored values.
 
         Raises:
-            InputError: a value is not finite, the gallery is empty, or widths differ.
+            InputError: a value is not finite, there are no parts, or widths differ.
+            ValueError: the gallery or a part is not a matrix, or is empty.
         """
         parts = [gallery] if isinstance(gallery, np.ndarray) else gallery
         pieces = [_store(piece, precision) for piece in _split(parts)]

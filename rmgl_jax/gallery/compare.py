@@ -57,7 +57,8 @@ def compare(model: TrainedModel, first: Path, second: Path) -> Comparison:
         if (note := shape_note(str(path), image))
     ]
     embeddings = embedder(images)
-    score = float(embeddings[0] @ embeddings[1])
+    # Rounding may exceed 1.
+    score = min(max(float(embeddings[0] @ embeddings[1]), -1.0), 1.0)
     points: tuple[OperatingPoint, ...] = ()
     if calibration is None:
         notes.append("The model has no thresholds; `rmgl calibrate` measures them.")

@@ -317,7 +317,8 @@ class Gallery:
             filters: conditions on the results.
 
         Raises:
-            InputError: `top` is out of range, or the width is not the gallery's.
+            InputError: `top` is out of range, the width is not the gallery's, or a value is not
+                finite.
         """
         _check_top(top)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.settings.width:
@@ -325,6 +326,8 @@ class Gallery:
                 f"Embeddings of this gallery have the shape (Q, {self.settings.width}), got "
                 f"{embeddings.shape}."
             )
+        if not np.isfinite(embeddings).all():
+            raise InputError("Queries must be finite; the embeddings have NaN or infinity.")
         found = self._collection.search(embeddings, top, filters, fields=("id",))
         return [[(row["id"], score) for row, score in hits] for hits in found]
 
