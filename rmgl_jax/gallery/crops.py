@@ -318,13 +318,14 @@ def parse_time(text: str) -> float | None:
     """
     if not text:
         return None
-    try:
-        seconds = None if _DATE.fullmatch(text) else float(text)
-    except ValueError:
-        seconds = None
-    if seconds is not None:
-        _check_time(seconds)
-        return seconds
+    if not _DATE.fullmatch(text):
+        try:
+            seconds = float(text)
+        except ValueError:
+            pass  # ISO 8601
+        else:
+            _check_time(seconds)
+            return seconds
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
