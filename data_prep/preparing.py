@@ -158,7 +158,8 @@ def _check_prepared(builder: ReidBuilder, source: str | PathLike[str] | None) ->
                 f"{builder.data_path} was prepared from a partial copy: {differences}. Accept it "
                 "(allow_partial), or remove it and prepare it again."
             )
-        if source is not None:
+        # The images need not be there any more.
+        if source is not None and Path(source).expanduser().is_dir():
             digest = builder.list_root(builder.find_source(source)).digest()
     if digest and digest != metadata["digest"]:
         raise InputError(

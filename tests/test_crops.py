@@ -39,6 +39,7 @@ def test_find_crops_follows_linked_directories_once(tmp_path):
     (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "linked_again").symlink_to(tmp_path / "elsewhere")
     found = [crop.path for crop in find_crops([tmp_path / "a"])]
     assert found == [tmp_path / "a" / "c.png", tmp_path / "a" / "linked" / "b.png"]
 

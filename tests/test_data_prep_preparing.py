@@ -189,6 +189,8 @@ def test_unexpected_counts_fail_or_warn(source, data_dir, monkeypatch, change, m
     with pytest.raises(ValueError, match="other files"):
         data_prep.prepare_dataset("market1501", source, data_dir, allow_partial=True)
     data_prep.prepare_dataset("market1501", data_dir=data_dir, allow_partial=True)
+    source.rename(source.with_name("away"))
+    data_prep.prepare_dataset("market1501", source, data_dir, allow_partial=True)
 
 
 def test_bad_images_are_all_named_and_nothing_is_written(source, data_dir, tiny_counts):

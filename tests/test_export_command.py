@@ -1,5 +1,6 @@
 """The command `rmgl export`."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -110,6 +111,12 @@ def test_export_does_not_replace_what_it_reads(name, run, tmp_path):
     with pytest.raises(InputError, match="folder"):
         export(ExportOptions(run=folder, format="model", output=folder / name))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_export_into_a_run_directory_can_be_repeated(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    for _ in range(2):
+        export(ExportOptions(run=copy, format="model", output=copy / "model.safetensors"))
 
 
 def test_model_folder_replaces_model_cards_only(run, tmp_path):

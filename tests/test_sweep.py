@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -246,7 +247,14 @@ def test_run_sweep_rejects_runs_of_another_configuration(options, only_draw):
 
 
 def test_run_sweep_rejects_unfinished_runs_of_another_configuration(options):
-    init_run_directory(BASE, options.workdir / "wide" / "seed0")
+    """Unless they have not begun: nothing is lost then."""
+    directory = options.workdir / "wide" / "seed0"
+    init_run_directory(BASE, directory)
+    do(TABLE, replace(options, rows=("wide",)), runs := Runs())
+    assert runs.done == [("wide", 0)]
+    shutil.rmtree(directory)
+    init_run_directory(BASE, directory)
+    (directory / "run.json").write_text("{}")
     runs = Runs()
     with pytest.raises(InputError, match=r"loss.margin was 0.6, is now 1.2"):
         do(TABLE, options, runs)

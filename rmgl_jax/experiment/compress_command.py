@@ -57,8 +57,9 @@ def main(arguments: Sequence[str]) -> None:
         from rmgl_jax.export.model_file import check_model_suffix, load_model, save_model
 
         check_model_suffix(options.output)
-        check_output(options.output)
         model = load_model(options.model)
+        # After the model, whose name may be one of the hub: its directory must not be made before.
+        check_output(options.output)
         train, test = load_train_and_test(
             options.dataset or model.trained_on,
             model.config.model.image_size,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from data_prep import dataset_names, find_prepared, prepare_dataset, published_test_sets
 from data_prep.errors import ExpectedError, InputError
-from data_prep.files import check_output, write_text
+from data_prep.files import check_local, check_output, write_text
 from data_prep.preparing import data_root
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation.protocol import data_digest
@@ -123,6 +123,7 @@ def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str], list[str
     Returns:
         Both lists, and a sentence for each dataset that is damaged.
     """
+    check_local("The directory of prepared datasets", data_dir)
     prepared, missing, problems = [], [], list[str]()
 
     def is_prepared(name: str) -> bool:

@@ -75,11 +75,12 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
         InputError: see `evaluate` and `load_model`.
         MissingFileError: the work directory, its checkpoints or the dataset are not there.
     """
+    model = load_model(options.checkpoint.expanduser(), options.step, options.best)
     output = None if options.output is None else options.output.expanduser()
     if output is not None:
         check_output(output)
     result = evaluate(
-        load_model(options.checkpoint.expanduser(), options.step, options.best),
+        model,
         options.dataset,
         source=options.data.source,
         data_dir=options.data.data_dir,

@@ -32,7 +32,7 @@ from rmgl_jax.experiment.table import (
     to_rich,
 )
 from rmgl_jax.training.run_data import check_run_data, read_run_data
-from rmgl_jax.training.run_directory import CONFIG_NAME, differences, read_config
+from rmgl_jax.training.run_directory import CONFIG_NAME, differences, has_begun, read_config
 
 _MOST_SEEDS = 1000
 _TEST_NOTE = (
@@ -188,7 +188,9 @@ def check_plan(plan: Sequence[PlannedRun], any_weights: bool = False) -> None:
 
 
 def _differences(planned: PlannedRun, any_weights: bool) -> Iterator[str]:
-    if not planned.result.exists() and not (planned.directory / CONFIG_NAME).exists():
+    if not planned.result.exists() and not (
+        (planned.directory / CONFIG_NAME).exists() and has_begun(planned.directory)
+    ):
         return
     stored, mine = read_config(planned.directory), planned.config
     # The number of identities comes from the data.

@@ -66,6 +66,7 @@ def export(options: ExportOptions) -> list[str]:
     from rmgl_jax.export.hub import MODEL_NAME
     from rmgl_jax.export.model_card import read_result, save_model_folder
     from rmgl_jax.export.model_file import load_model, save_model
+    from rmgl_jax.training.run_directory import CONFIG_NAME
 
     if options.input != "uint8" and options.format != "onnx":
         raise InputError(f"--input {options.input} applies to --format onnx only.")
@@ -74,7 +75,9 @@ def export(options: ExportOptions) -> list[str]:
     output = options.output.expanduser()
     if options.format != "model" and output.suffix == ".safetensors":
         raise InputError(f"{output} is the name of a model file, not of {options.format}.")
-    inputs = options.run.expanduser(), options.run.expanduser() / MODEL_NAME
+    inputs = [options.run.expanduser()]
+    if not (inputs[0] / CONFIG_NAME).exists():  # A run directory is read from its checkpoints.
+        inputs.append(inputs[0] / MODEL_NAME)
     if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
         raise InputError(f"{output} would replace the model that it is made from.")
     model = load_model(options.run, options.step, options.best)

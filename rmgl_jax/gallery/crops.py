@@ -70,7 +70,7 @@ def find_crops(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Crop]:
     """Finds the crops in files, directories, globs and CSV files, one after the other.
 
     Directories are searched at any depth for all formats that Pillow reads, in the order of their
-    paths; links to directories are followed, and hidden files are left out. A glob (`*`, `?`,
+    paths; links to directories are followed once, and hidden files are left out. A glob (`*`, `?`,
     `[...]`, and `**` for any depth) takes the image files and CSV files that match. Names such as
     `0002_c1s1_000451_03.jpg` (Market-1501) or `0001_c2_f0046182.jpg` (DukeMTMC-reID) give identity
     and camera, as numbered in the name.
@@ -181,7 +181,7 @@ def _is_csv(name: str) -> bool:
 def _find(source: str) -> Iterator[Crop]:
     if os.path.isdir(source):
         found = False
-        for path in _walk(source):
+        for path in _walk(source, set()):
             found = True
             yield _named(path)
         if not found:
@@ -201,16 +201,16 @@ def _find(source: str) -> Iterator[Crop]:
         raise MissingFileError(f"There is no image {source}.")
 
 
-def _walk(directory: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+def _walk(directory: str, visited: set[str]) -> Iterator[str]:
     """Yields the image files of a directory at any depth, in the order of their paths.
 
-    Links to directories are followed, except into a directory that the link itself is in.
+    Links to directories are followed, but no directory is searched twice.
 
     Args:
         directory: the directory.
-        above: resolved paths of the directories that it was found in.
+        visited: resolved paths of the directories searched so far, which this one joins.
     """
-    inside = above | {os.path.realpath(directory)}
+    visited.add(os.path.realpath(directory))
 
     def is_directory(entry: os.DirEntry[str]) -> bool:
         try:
@@ -226,10 +226,11 @@ def _walk(directory: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
         found = [(entry.name, is_directory(entry), is_image(entry)) for entry in entries]
     for name, descends, is_chosen in sorted(found):
         path = os.path.join(directory, name)
-        if descends and os.path.realpath(path) not in inside:
-            yield from _walk(path, inside)
-        elif is_chosen and not descends:
-            yield path
+        if not descends:
+            if is_chosen:
+                yield path
+        elif os.path.realpath(path) not in visited:
+            yield from _walk(path, visited)
 
 
 def _named(path: str | Path) -> Crop:

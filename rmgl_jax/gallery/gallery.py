@@ -30,7 +30,15 @@ from rmgl_jax.gallery.collection import (
     read_settings,
 )
 from rmgl_jax.gallery.crops import Crop
-from rmgl_jax.gallery.directory import MODEL, SETTINGS, has_gallery, in_use, only_process, read_text
+from rmgl_jax.gallery.directory import (
+    LOCK,
+    MODEL,
+    SETTINGS,
+    has_gallery,
+    in_use,
+    only_process,
+    read_text,
+)
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
 from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
 from rmgl_jax.gallery.identify import identify, is_id, is_wide
@@ -132,7 +140,8 @@ class Gallery:
                 resources.callback(disconnect, client, place)
                 text, source = read_settings(client, place, name), f"The gallery {name} on {place}"
             else:
-                if not has_gallery(Path(place), create):
+                # With a lock another process may be making it.
+                if not has_gallery(Path(place), create) and not Path(place, LOCK).exists():
                     new_settings()  # An option that is refused leaves no directory.
                 known = resources.enter_context(only_process(Path(place), patience))
                 text, source = read_text(Path(place, SETTINGS)), str(Path(place, SETTINGS))
