@@ -66,7 +66,7 @@ def test_every_result_is_on_a_page_with_its_command_and_commit(stored):
         texts = [text for text in PAGES.values() if re.search(pattern, text)]
         assert texts, name
         # Long commands are written on two lines.
-        text = re.sub(r"\\?\s+", " ", " ".join(texts))
+        text = re.sub(r"(\\\n|\s)+", " ", " ".join(texts))
         for key in ("command", "commit"):
             known = result.get(key, [])
             for value in [known] if isinstance(known, str) else known:
