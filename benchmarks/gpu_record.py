@@ -154,7 +154,7 @@ class _Step:
         self.batch = self.step.put({"images": images, "labels": labels})
         self.key = jax.random.key(0)
         self.lowered = self.step.run.lower(self.state, self.batch, self.key)
-        # Recomputed operations take time, and are none of the model's.
+        # MFU leaves out the operations that are recomputed.
         plain = counted(config)
         self.counted = (
             self.lowered

@@ -78,15 +78,19 @@ def check_output(path: Path) -> None:
         a bucket.
       WriteError: its directory cannot be made.
     """
-    check_local("A file to write", path)
     try:
-        if path.exists():
-            check_file(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(path)
+    except ExpectedError:
+        raise
     except OSError as error:
-        if isinstance(error, ExpectedError):
-            raise
         raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _make_room(path: Path) -> None:
+    check_local("A file to write", path)
+    if path.exists():
+        check_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def read_file(path: Path, largest: int) -> bytes:
@@ -119,10 +123,7 @@ def replacing(path: Path) -> Iterator[Path]:
         a bucket.
       OSError: it cannot be written.
     """
-    check_local("A file to write", path)
-    if path.exists():
-        check_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(path)
     prefix = f".{path.name}.{platform.node()}-"
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         if not _is_running(leftover.name.removeprefix(prefix).removesuffix(".partial")):

@@ -136,11 +136,11 @@ class ModelConfig(_Checked):
 
     def _check_separate_classifiers(self) -> None:
         """Checks that the classifiers of whole maps and those of stripes both have features."""
-        have_stripes = [granularity for granularity in self.granularities if granularity > 1]
+        have_stripes = any(granularity > 1 for granularity in self.granularities)
         whole = {"original": self.original_global, "receptive": self.receptive_global}
         have_whole = 1 in self.granularities or any(whole[path] for path in self.paths)
         _check(
-            bool(have_stripes) and have_whole,
+            have_stripes and have_whole,
             "ModelConfig.global_classifier 'pooled' gives whole maps classifiers of their own, so "
             f"the model must have whole maps and stripes; granularities {self.granularities} with "
             f"original_global {self.original_global} and receptive_global {self.receptive_global} "

@@ -114,6 +114,11 @@ def test_find_crops_names_line_of_bad_csv(text, message, tmp_path):
         list(find_crops([write_csv(tmp_path, text)]))
 
 
+def test_names_with_more_digits_than_a_pid_are_names(tmp_path):
+    path = save(tmp_path / "20260501123045123456_c1.png")
+    assert list(find_crops([tmp_path])) == [Crop(path)]
+
+
 def test_time_of_eight_digits_is_a_date():
     assert parse_time("20260501") == parse_time("2026-05-01") == 1777593600
     assert parse_time("1777593600") == 1777593600

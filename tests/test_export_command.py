@@ -117,6 +117,7 @@ def test_export_into_a_run_directory_can_be_repeated(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     for _ in range(2):
         export(ExportOptions(run=copy, format="model", output=copy / "model.safetensors"))
+    assert load_model(copy / "model.safetensors").digest == load_model(run).digest
 
 
 def test_model_folder_replaces_model_cards_only(run, tmp_path):

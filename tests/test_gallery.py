@@ -434,7 +434,7 @@ def test_gallery_finds_damage_of_any_file(tmp_path, crops, damage):
 
 
 def test_refused_options_do_not_hide_damage(tmp_path, crops):
-    """What is refused leaves the gallery as it was closed, so that its files are still compared."""
+    """After a refused option the files of the gallery are still compared with their checksums."""
     with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
         gallery.add(crops[:3])
     for refused in (dict(flip=False), dict(index="hnsw"), dict(model=make_model(seed=1))):

@@ -24,6 +24,7 @@ COLUMNS = (
 _BOX = COLUMNS[1:5]
 _DATE = re.compile(r"\d{8}")  # ISO 8601 without hyphens
 _BOX_END = 2**31  # files of embeddings have 32 bits for an edge
+_PID_END = 2**63
 _FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 and 10000
 # EPS starts another program; the others are stubs without a decoder, or need another system.
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -57,7 +58,7 @@ class Crop:
                 f"The edges of a box must be from -{_BOX_END:,} to {_BOX_END:,}, got "
                 f"{list(self.box)}."
             )
-        if self.pid is not None and not -(2**63) <= self.pid < 2**63:
+        if self.pid is not None and not -_PID_END <= self.pid < _PID_END:
             raise InputError(f"A pid must be a number of 64 bits, got {self.pid}.")
         if self.time is not None:
             _check_time(self.time)
@@ -237,7 +238,10 @@ def _named(path: str | Path) -> Crop:
     """Makes the crop of a whole file, with identity and camera if its name has them."""
     path = Path(path)
     label = parse_market_name(path.name)
-    return Crop(path) if label is None else Crop(path, pid=label.pid, camera=str(label.camera))
+    # More digits than a pid can have are something else, such as a time.
+    if label is None or abs(label.pid) >= _PID_END:
+        return Crop(path)
+    return Crop(path, pid=label.pid, camera=str(label.camera))
 
 
 def _read_csv(path: Path) -> Iterator[Crop]:
