@@ -5,9 +5,9 @@ from itertools import count
 
 import numpy as np
 
-from rmgl_jax.gallery.collection import open_collection
+from rmgl_jax.gallery.collection import Collection, open_collection
 from rmgl_jax.gallery.entries import Entry
-from rmgl_jax.gallery.milvus import connect
+from rmgl_jax.gallery.milvus import connect, remove_half_written
 
 WIDTH, BATCH = 8, 5
 
@@ -22,9 +22,16 @@ def rows(first: int) -> tuple[list[Entry], np.ndarray]:
     return entries, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
-def main(location: str) -> None:
+def reopen(location: str) -> Collection:
+    """Opens a directory as a gallery does after its process was killed."""
+    remove_half_written(location)
     collection = open_collection(connect(location), location, "rows", "exact", WIDTH, "")
     collection.remove_copies()
+    return collection
+
+
+def main(location: str) -> None:
+    collection = reopen(location)
     start = len(collection) // BATCH * BATCH
     for number in count(start // BATCH):
         collection.upsert(*rows(BATCH * number))

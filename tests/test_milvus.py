@@ -17,7 +17,7 @@ from data_prep.errors import InputError
 from rmgl_jax.gallery.collection import open_collection
 from rmgl_jax.gallery.entries import Entry, Filters
 from rmgl_jax.gallery.milvus import connect, disconnect
-from tests.killed_collection import BATCH, WIDTH, rows
+from tests.killed_collection import BATCH, WIDTH, reopen, rows
 
 pytest.importorskip("pymilvus", reason="the extra gallery is not installed")
 pytest.importorskip("milvus_lite", reason="the extra gallery is not installed")
@@ -152,13 +152,11 @@ def test_rows_survive_kills(tmp_path, seed):
             time.sleep(delays.uniform(0, 0.02))
             writer.kill()
             acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
-    client = connect(location)
-    collection = open_collection(client, location, "rows", "exact", WIDTH, "")
-    collection.remove_copies()
+    collection = reopen(location)
     found = list(collection.scan(Filters()))
     expected = [entry for first in range(0, len(found), BATCH) for entry in rows(first)[0]]
     assert len(found) == len(collection) >= acknowledged > 0
     assert found == expected[: len(found)]
     embeddings = collection.embeddings([entry.id for entry in found[:BATCH]])
     np.testing.assert_allclose(list(embeddings.values()), rows(0)[1], atol=1e-6)
-    disconnect(client, location)
+    disconnect(collection.client, location)
