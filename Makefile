@@ -59,7 +59,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.suite $(BENCH)
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data_dir runs/data --baselines --figures
+	$(BIN)/python -m experiments.synthetic_rmgl --preset demo --workdir runs/demo --data-dir runs/data --baselines --figures
 
 clean:
 	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

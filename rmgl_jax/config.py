@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from data_prep.errors import InputError
 from rmgl_jax.field_checks import Range, check_fields
-from rmgl_jax.stages import STAGES, BranchPosition, FoldPosition, map_stride
+from rmgl_jax.stages import STAGES, BranchPosition, FoldPosition, FrozenPosition, map_stride
 
 PathName = Literal["original", "receptive"]
 
@@ -348,6 +348,9 @@ class OptimizerConfig(_Checked):
     """Coupled L2 penalty on every parameter, as in torch's SGD."""
     decay_norms_and_biases: bool = True
     """Apply `weight_decay` to batch-norm parameters and biases too."""
+    frozen_until: FrozenPosition | None = None
+    """Keep the pretrained weights and running statistics of the backbone up to this map, whose
+    batch norms then use the running statistics in training too; None trains everything."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

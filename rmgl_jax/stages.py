@@ -13,6 +13,8 @@ from typing import Literal
 FoldPosition = Literal["input", "stem", "res2", "res3", "res4", "res5"]
 BranchPosition = Literal["stem", "res2", "res3", "res4_1", "res4"]
 """The map after which branches have their own weights; "res4_1" is that of res4's first block."""
+FrozenPosition = Literal["stem", "res2", "res3", "res4"]
+"""The map up to which weights can be kept in training."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ class Segment:
     def module(self, branch: str) -> str:
         """Name of its module in the backbone, such as "res2" or "local3_res4"."""
         return self.stage.name if self.shared else f"{branch}_{self.stage.name}"
+
+
+def is_frozen(module: str, frozen_until: FrozenPosition | None) -> bool:
+    """True if a module of the backbone, such as "local3_res4", is kept up to that map."""
+    stages: tuple[str, ...] = STAGES
+    stage = module.rpartition("_")[2]
+    return frozen_until is not None and stages.index(stage) <= stages.index(frozen_until)
 
 
 def segments(

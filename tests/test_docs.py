@@ -41,7 +41,7 @@ def check_weights(found, arguments: list[str]) -> None:
     Only the name of a program, or options that end in "...", are no whole command.
     """
     if arguments and "..." not in arguments and not getattr(found, "only_draw", False):
-        check_initial_weights(found.experiment.model, found.weights, found.from_scratch)
+        check_initial_weights(found.experiment, found.weights, found.from_scratch)
 
 
 def commands() -> list[tuple[str, str]]:

@@ -84,6 +84,26 @@ def test_every_parameter_is_labeled_and_the_head_is_the_head():
     assert set(jax.tree.leaves(labels)) == {"head", "backbone"}
 
 
+def test_frozen_parameters_do_not_change_and_others_do():
+    params = {
+        "backbone": {name: {"kernel": jnp.ones(2)} for name in ("stem", "local2_res3", "res4")},
+        "reduction": {},
+        "classifier": {"kernel": jnp.ones(2)},
+    }
+    gradients = jax.tree.map(jnp.ones_like, params)
+    for frozen_until, frozen in (
+        ("stem", ["stem"]),
+        ("res2", ["stem"]),
+        ("res3", ["stem", "local2_res3"]),
+        ("res4", ["stem", "local2_res3", "res4"]),
+    ):
+        optimizer = make_optimizer(OptimizerConfig(frozen_until=frozen_until), 1)
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        still = {name for name, leaf in updates["backbone"].items() if not leaf["kernel"].any()}
+        assert still == set(frozen)
+        assert updates["classifier"]["kernel"].all()
+
+
 def test_a_renamed_head_is_an_error():
     with pytest.raises(ValueError, match="no module \\['reduction'\\]"):
         parameter_labels({"backbone": {}, "classifier": {}})

@@ -63,14 +63,25 @@ def test_options_change_the_preset():
 def test_published_networks_start_from_weights_or_from_none_on_purpose():
     for preset, config in presets_for("market1501").items():
         if preset == "cpu" or preset.endswith("_cpu"):
-            check_initial_weights(config.model, None, False)
+            check_initial_weights(config, None, False)
             continue
         with pytest.raises(InputError, match=r"\(3, 4, 6, 3\).*--weights .*--from-scratch"):
-            check_initial_weights(config.model, None, False)
-        check_initial_weights(config.model, None, True)
-        check_initial_weights(config.model, "resnet50.pth", False)
+            check_initial_weights(config, None, False)
+        check_initial_weights(config, None, True)
+        check_initial_weights(config, "resnet50.pth", False)
     with pytest.raises(InputError, match=r"--from-scratch .*resnet50\.pth"):
-        check_initial_weights(config.model, "resnet50.pth", True)
+        check_initial_weights(config, "resnet50.pth", True)
+
+
+def test_random_weights_are_not_frozen():
+    for config in presets_for("market1501").values():
+        frozen = dataclasses.replace(
+            config, optimizer=dataclasses.replace(config.optimizer, frozen_until="res2")
+        )
+        check_initial_weights(frozen, "resnet50.pth", False)
+        for from_scratch in (False, True):
+            with pytest.raises(InputError):
+                check_initial_weights(frozen, None, from_scratch)
 
 
 def test_presets_for_keeps_the_dataset_named():

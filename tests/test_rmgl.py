@@ -520,6 +520,25 @@ def test_nothing_is_computed_twice(fold_at):
     assert Counter(calls) == expected
 
 
+def test_frozen_stages_are_constant():
+    """With all stages frozen, the maps in training are those of evaluation, without gradient."""
+    config = replace(TINY, granularities=(2,), paths=("original",), last_stage="res4")
+    model = RMGL(config, frozen_until="res4")
+    images = random_images(2, config)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    apply = partial(model.apply, method="feature_maps", mutable=["batch_stats"])
+    trained, statistics = jax.jit(partial(apply, train=True))(variables, images)
+    expected, _ = jax.jit(partial(apply, train=False))(variables, images)
+    np.testing.assert_allclose(trained["local2/original"], expected["local2/original"], rtol=1e-5)
+    assert_trees_close(statistics["batch_stats"], variables["batch_stats"])
+
+    def total(params):
+        maps, _ = apply(variables | {"params": params}, images, train=True)
+        return jnp.sum(maps["local2/original"])
+
+    assert not any(map(np.any, jax.tree.leaves(jax.jit(jax.grad(total))(variables["params"]))))
+
+
 @pytest.mark.parametrize("path", ["original", "receptive"])
 def test_feature_maps_are_those_of_the_configured_path(path):
     config = replace(TINY, granularities=(2,), paths=(path,))

@@ -116,6 +116,17 @@ def test_step_moves_every_parameter_and_statistic(by_jit, start):
             assert not np.array_equal(a, b), jax.tree_util.keystr(path)
 
 
+def test_step_keeps_what_is_frozen_and_moves_the_rest(start):
+    config = small_config()
+    config = replace(config, optimizer=replace(config.optimizer, frozen_until="res3"))
+    end, _ = run_steps(config, first_state(config), steps=2)[-1]
+    for part in ("params", "batch_stats"):
+        before = jax.tree_util.tree_leaves_with_path(getattr(start, part))
+        for (path, a), b in zip(before, jax.tree.leaves(getattr(end, part)), strict=True):
+            kept = path[1].key in ("stem", "res2", "local2_res3")
+            assert np.array_equal(a, b) == kept, jax.tree_util.keystr(path)
+
+
 def config_of_parts(parts, **train):
     """Batches of 8 identities without random numbers, and a triplet loss summed over anchors.
 

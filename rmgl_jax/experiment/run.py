@@ -84,7 +84,7 @@ def train(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     directory = _check_workdir(workdir)
-    check_initial_weights(config.model, weights, from_scratch)
+    check_initial_weights(config, weights, from_scratch)
     is_main_process = jax.process_index() == 0
     if console is None or not is_main_process:
         console = Console(quiet=True)

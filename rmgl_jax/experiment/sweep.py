@@ -114,7 +114,7 @@ def run_sweep(
         console.print(problem, highlight=False, markup=False)
     if not options.only_draw:
         for planned in plan:
-            check_initial_weights(planned.config.model, options.weights, options.from_scratch)
+            check_initial_weights(planned.config, options.weights, options.from_scratch)
         check_plan(plan)
         problems += _run_all(plan, options, console, run_one)
     show(sweep, finished_runs(selected, options), options, console)

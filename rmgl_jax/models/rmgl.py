@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from jax import lax
 
 from rmgl_jax.config import ModelConfig, PathName
 from rmgl_jax.models.convolution import Conv
@@ -17,7 +18,7 @@ from rmgl_jax.models.heads import Classifier, Reduction
 from rmgl_jax.models.partition import fold, unfold
 from rmgl_jax.models.pooling import activation_balanced_pool, uniform_stripe_pool
 from rmgl_jax.models.resnet import ModuleFactory, Stage, Stem
-from rmgl_jax.stages import FoldPosition, Segment, segments
+from rmgl_jax.stages import FoldPosition, FrozenPosition, Segment, is_frozen, segments
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Backbone(nn.Module):
     config: ModelConfig
     norm: ModuleFactory
     """Makes the batch norm after a convolution."""
+    frozen_until: FrozenPosition | None = None
+    """See `RMGL`."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
@@ -168,7 +171,9 @@ class Backbone(nn.Module):
             for module in branch_modules(config, path.granularity):
                 key = (module.name, folds)
                 if key not in computed:
-                    computed[key] = modules[module.name](x, train)
+                    frozen = is_frozen(module.name, self.frozen_until)
+                    y = modules[module.name](x, train and not frozen)
+                    computed[key] = lax.stop_gradient(y) if frozen else y
                 x = computed[key]
                 if module.ends == config.fold_at and path.folds > 1:
                     x, folds = fold(x, path.folds), path.folds
@@ -228,13 +233,18 @@ class RMGL(nn.Module):
     folded: bool = False
     """Take the variables of `fold_batch_norm`, for `part_features` in inference: `params` alone,
     without classifiers and with batch norm folded into the kernels."""
+    frozen_until: FrozenPosition | None = None
+    """The map up to which the backbone is constant: no gradient flows into it, and its batch norms
+    use the running statistics. None is nothing."""
 
     def setup(self) -> None:
         """Creates the submodules."""
         config = self.config
         norm = partial(nn.BatchNorm, momentum=config.batch_norm_momentum, axis_name=self.axis_name)
         self.backbone = Backbone(
-            config, Shift if self.folded else partial(norm, dtype=jnp.dtype(config.dtype))
+            config,
+            Shift if self.folded else partial(norm, dtype=jnp.dtype(config.dtype)),
+            self.frozen_until,
         )
         self.reduction = Reduction(
             config.embed_dim,

@@ -1,6 +1,7 @@
 """SGD with warm-up, step decay, coupled weight decay and a faster head (IV-A)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from rmgl_jax.config import OptimizerConfig
+from rmgl_jax.stages import FrozenPosition, is_frozen
 
 HEAD_MODULES = ("reduction", "classifier")
 OPTIONAL_HEAD_MODULES = ("global_classifier",)
@@ -38,8 +40,8 @@ def learning_rate(config: OptimizerConfig, steps_per_epoch: int) -> Schedule:
     return schedule
 
 
-def parameter_labels(params: Any) -> Any:
-    """Labels every parameter "head" or "backbone" by its top-level module.
+def parameter_labels(params: Any, frozen_until: FrozenPosition | None = None) -> Any:
+    """Labels every parameter "head", "backbone" or "frozen" by its module.
 
     Raises:
         ValueError: a head module is missing. Without this check a renamed module would silently
@@ -50,17 +52,21 @@ def parameter_labels(params: Any) -> Any:
         raise ValueError(
             f"The parameters have no module {missing}; the top level holds {sorted(params)}."
         )
-    heads = HEAD_MODULES + OPTIONAL_HEAD_MODULES
-    return {
-        name: jax.tree.map(lambda _: "head" if name in heads else "backbone", subtree)  # noqa: B023
-        for name, subtree in params.items()
-    }
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        if path[0].key in HEAD_MODULES + OPTIONAL_HEAD_MODULES:
+            return "head"
+        frozen = frozen_until is not None and is_frozen(path[1].key, frozen_until)
+        return "frozen" if frozen else "backbone"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.GradientTransformation:
     """Makes SGD with momentum, with `head_multiplier` times the learning rate for the head.
 
-    As torch's SGD: `g += weight_decay * p`, `v = momentum * v + g`, `p -= rate * v`.
+    As torch's SGD: `g += weight_decay * p`, `v = momentum * v + g`, `p -= rate * v`. Parameters up
+    to `config.frozen_until` do not change.
     """
     rate = learning_rate(config, steps_per_epoch)
 
@@ -77,6 +83,7 @@ def make_optimizer(config: OptimizerConfig, steps_per_epoch: int) -> optax.Gradi
             optax.scale_by_learning_rate(lambda step: multiplier * rate(step)),
         )
 
-    return optax.partition(
-        {"backbone": sgd(1.0), "head": sgd(config.head_multiplier)}, parameter_labels
-    )
+    groups = {"backbone": sgd(1.0), "head": sgd(config.head_multiplier)}
+    if config.frozen_until is not None:
+        groups["frozen"] = optax.set_to_zero()
+    return optax.partition(groups, partial(parameter_labels, frozen_until=config.frozen_until))

@@ -199,7 +199,11 @@ def make_train_step(
     optimizer = make_optimizer(config.optimizer, steps_per_epoch)
     step = partial(
         train_step,
-        model=RMGL(config.model, axis_name=AXIS if train.batch_norm == "synchronized" else None),
+        model=RMGL(
+            config.model,
+            axis_name=AXIS if train.batch_norm == "synchronized" else None,
+            frozen_until=config.optimizer.frozen_until,
+        ),
         optimizer=optimizer,
         schedule=learning_rate(config.optimizer, steps_per_epoch),
         augmentation=config.augment,
