@@ -201,9 +201,16 @@ def test_damaged_config_is_refused_and_kept(content, tmp_path):
     assert (tmp_path / CONFIG_NAME).read_bytes() == content
 
 
+def as_format_3(config):
+    """The tree of config.json in format 3: nothing is frozen."""
+    tree = config_to_json(config) | {"format": 3}
+    del tree["optimizer"]["frozen_until"]
+    return tree
+
+
 def as_format_2(config, **old):
     """The tree of config.json in format 2: poolings by kind of stripe. The default is RMGL's."""
-    tree = config_to_json(config) | {"format": 2}
+    tree = as_format_3(config) | {"format": 2}
     for path in ("original", "receptive"):
         for name in ("abp", "pool", "test_pool"):
             del tree["model"][f"{path}_{name}"]
@@ -225,9 +232,12 @@ def as_version_0_1_0(config):
     return json.dumps(tree)
 
 
-def test_read_config_migrates_version_0_1_0(tmp_path):
-    (tmp_path / CONFIG_NAME).write_text(as_version_0_1_0(CONFIG))
-    assert read_config(tmp_path) == CONFIG
+def test_read_config_migrates_earlier_formats(tmp_path):
+    earlier = [as_version_0_1_0(CONFIG)]
+    earlier += [json.dumps(as_format(CONFIG)) for as_format in (as_format_2, as_format_3)]
+    for text in earlier:
+        (tmp_path / CONFIG_NAME).write_text(text)
+        assert read_config(tmp_path) == CONFIG
 
 
 def test_init_run_directory_resumes_a_run_of_version_0_1_0(tmp_path):

@@ -24,10 +24,15 @@ from rmgl_jax.training.run_info import RUN_INFO_NAME
 from rmgl_jax.training.scores import list_steps
 
 CONFIG_NAME = "config.json"
-CONFIG_FORMAT = 3
+CONFIG_FORMAT = 4
 """Format that is written, the top-level `format` of `config.json`."""
 # Version 0.1.0 did not record its format.
-_VERSIONS = {1: "0.1.0", 2: "0.2.0 before its release", 3: "0.2.0"}
+_VERSIONS = {
+    1: "0.1.0",
+    2: "0.2.0 before its release",
+    3: "0.2.0 before its release",
+    4: "0.2.0",
+}
 
 
 class Migration(NamedTuple):
@@ -79,6 +84,7 @@ MIGRATIONS: Mapping[int, Migration] = {
             "loss.triplet_normalized": False,
         },
     ),
+    4: Migration(added={"optimizer.frozen_until": None}),
 }
 
 
