@@ -14,8 +14,8 @@ MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "b
 
 JUNK_PID = -1
 NO_CAMERA = -1
-LARGEST_NUMBER = 2**63 - 1
-"""The largest identity or camera that a prepared dataset can store."""
+LARGEST_NUMBER = 2**31 - 1
+"""The largest identity or camera: training and evaluation take them as 32 bits."""
 
 
 class Encoded(Protocol):
@@ -140,7 +140,7 @@ def label_files(
         elif label.pid < 0:
             listing.problems.append(f"{path}: identity {label.pid} in the {split} split")
         elif max(label.pid, label.camera or 0) > LARGEST_NUMBER:
-            listing.problems.append(f"{path}: a number of more than 64 bits")
+            listing.problems.append(f"{path}: an identity or camera of more than 32 bits")
         elif label.camera is None:
             items.append(Item(path, label.pid, NO_CAMERA, path.name))
         elif label.camera < first_camera:

@@ -74,6 +74,50 @@ def test_list_own_numbers_folders_named_by_words_alike_in_every_split(tmp_path):
     }
 
 
+def test_junk_stays_junk_with_identities_named_by_words(tmp_path):
+    write_images(tmp_path / "query", ["alice/1.jpg", "bob/1.jpg"])
+    write_images(tmp_path / "gallery", ["alice/2.jpg", "bob/2.jpg", "-1/1.jpg"])
+    listing = list_own(tmp_path)
+    assert not listing.problems
+    assert labels(listing) == {
+        "query": {"alice/1.jpg": (1, -1), "bob/1.jpg": (2, -1)},
+        "gallery": {"alice/2.jpg": (1, -1), "bob/2.jpg": (2, -1)},
+    }
+
+
+@pytest.mark.parametrize("name", ["0007/c1_a.jpg", "0007_c1_a.jpg"])
+def test_folders_without_images_change_nothing(tmp_path, name):
+    write_images(tmp_path / "query", [name])
+    write_images(tmp_path / "gallery", [name, name.replace("7", "9")])
+    expected = labels(list_own(tmp_path))
+    assert sorted(pid for pid, _ in expected["gallery"].values()) == [7, 9]
+    write_images(tmp_path / "gallery", ["__MACOSX/._a.jpg", "@eaDir/Thumbs.db"])
+    listing = list_own(tmp_path)
+    assert not listing.problems
+    assert labels(listing) == expected
+    assert {"gallery/__MACOSX", "gallery/@eaDir"} <= set(listing.others)
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_person(tmp_path):
+    composed, decomposed = "José", "José"
+    write_images(tmp_path / "query", [f"{composed}/1.jpg", "Jot/1.jpg"])
+    write_images(tmp_path / "gallery", [f"{decomposed}/2.jpg", "Josd/1.jpg"])
+    listing = list_own(tmp_path)
+    assert not listing.problems
+    found = labels(listing)
+    assert found["query"][f"{composed}/1.jpg"] == found["gallery"][f"{decomposed}/2.jpg"]
+    assert len({pid for split in found.values() for pid, _ in split.values()}) == 3
+    write_images(tmp_path / "gallery", [f"{composed}/3.jpg"])
+    assert len(list_own(tmp_path).problems) == 1
+
+
+@pytest.mark.parametrize("names", [["carol/day0/1.jpg"], ["carol/1.jpg", "carol/a/b/2.png"]])
+def test_images_in_deeper_folders_are_refused(tmp_path, names):
+    write_images(tmp_path / "train", ["alice/1.jpg", "alice/notes/a.txt", *names])
+    (problem,) = list_own(tmp_path).problems
+    assert "carol" in problem
+
+
 def test_list_own_refuses_known_and_unknown_cameras_together(tmp_path):
     write_images(tmp_path / "own" / "query", ["1_c1_1.jpg"])
     write_images(tmp_path / "own" / "gallery", ["1_c2_1.jpg", "2_1.jpg"])

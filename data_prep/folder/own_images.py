@@ -2,11 +2,12 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.listing import NO_CAMERA, Item, Listing, image_files, label_files
-from data_prep.names import Label, find_camera, parse_own_name
+from data_prep.listing import JUNK_PID, NO_CAMERA, Item, Listing, image_files, label_files
+from data_prep.names import Label, find_camera, is_image_name, parse_own_name
 
 FOLDERS = {
     "train": ("bounding_box_train", "train"),
@@ -39,14 +40,15 @@ def list_own(root: Path) -> Listing:
 
     The folder of a split contains either images, whose names begin with the number of the identity
     (`0007_c2_15.jpg`, `7_15.png`), or one folder for each identity. Folders named by numbers keep
-    them; if any has another name, all are numbered from 1 in the order of their names, the same
-    in every split. A camera anywhere in a file name (`c2`, `cam2`) is taken as written; either all
-    images of the dataset have one or none has.
+    them; if any has another name, all but -1 (junk) are numbered from 1 in the order of their
+    names, the same in every split. Folders without images are left out, and images in a folder of
+    an identity's folder are a problem. A camera anywhere in a file name (`c2`, `cam2`) is taken as
+    written; either all images of the dataset have one or none has.
     """
     listing = Listing()
     folders = split_folders(root)
-    for names in FOLDERS.values():
-        there = [name for name in names if (root / name).is_dir()]
+    for choices in FOLDERS.values():
+        there = [name for name in choices if (root / name).is_dir()]
         if len(there) > 1:
             listing.problems.append(f"{root} has both {' and '.join(there)}, of which one is used")
     if ("query" in folders) != ("gallery" in folders):
@@ -55,17 +57,15 @@ def list_own(root: Path) -> Listing:
     missing = [split for split in FOLDERS if split not in folders]
     if missing:
         listing.notes.append(f"no folder for {' and '.join(missing)}: no such split")
-    by_identity = {split: _has_folders(folder) for split, folder in folders.items()}
-    numbers = _number_identities(
-        [folders[split] for split in folders if by_identity[split]], listing
-    )
-    if numbers and not all(by_identity.values()) and not _all_numbers(numbers):
+    identities = {split: _identity_folders(folder, listing) for split, folder in folders.items()}
+    numbers = _number_identities(identities.values(), listing)
+    if numbers and not all(identities.values()) and not _all_numbers(numbers):
         listing.problems.append(
             f"{root}: identities are folder names in one split and numbers in another"
         )
     for split, folder in folders.items():
-        if by_identity[split]:
-            listing.splits[split] = _list_identities(folder, split, numbers, listing)
+        if names := identities[split]:
+            listing.splits[split] = _list_identities(folder, split, names, numbers, listing)
         else:
             paths = image_files(folder, listing)
             listing.splits[split] = label_files(paths, listing, split, parse_own_name, 0)
@@ -81,30 +81,47 @@ def _folders_in(directory: Path) -> list[str]:
     )
 
 
-def _has_folders(directory: Path) -> bool:
-    return bool(_folders_in(directory))
+def _identity_folders(split: Path, listing: Listing) -> list[str]:
+    """The folders of a split that have images; images further down are problems."""
+    found = []
+    for name in _folders_in(split):
+        folder = split / name
+        if any(map(is_image_name, os.listdir(folder))):
+            found.append(name)
+        for deeper in _folders_in(folder):
+            if any(any(map(is_image_name, files)) for _, _, files in os.walk(folder / deeper)):
+                listing.problems.append(
+                    f"{folder / deeper}: images in a folder of a folder, which would be left out"
+                )
+    return found
 
 
 def _all_numbers(names: Iterable[str]) -> bool:
     return all(re.fullmatch(r"-?\d+", name) for name in names)
 
 
-def _number_identities(splits: list[Path], listing: Listing) -> dict[str, int]:
+def _number_identities(splits: Iterable[list[str]], listing: Listing) -> dict[str, int]:
     """Gives each folder name of an identity its number."""
-    names = sorted({name for split in splits for name in _folders_in(split)})
-    if not _all_numbers(names):
-        listing.notes.append(
-            f"identities are numbered by the order of their {len(names)} folder names, from 1"
-        )
-        return {name: number for number, name in enumerate(names, start=1)}
-    return {name: int(name) for name in names}
+    names = sorted({name for split in splits for name in split})
+    if _all_numbers(names):
+        return {name: int(name) for name in names}
+    persons = sorted({_one_spelling(name) for name in names} - {str(JUNK_PID)})
+    listing.notes.append(
+        f"identities are numbered by the order of their {len(persons)} folder names, from 1"
+    )
+    numbers = {name: number for number, name in enumerate(persons, start=1)}
+    return {name: numbers.get(_one_spelling(name), JUNK_PID) for name in names}
+
+
+def _one_spelling(name: str) -> str:
+    """The name in Unicode's composed form: macOS writes "é" as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _list_identities(
-    folder: Path, split: str, numbers: dict[str, int], listing: Listing
+    folder: Path, split: str, names: list[str], numbers: dict[str, int], listing: Listing
 ) -> list[Item]:
-    """Lists a folder that has a folder for each identity."""
-    names = _folders_in(folder)
+    """Lists a folder that has a folder for each identity, of these names."""
     others = Listing()
     listing.problems += [
         f"{path}: not in a folder of an identity" for path in image_files(folder, others)
