@@ -7,8 +7,9 @@
 
 The stages run in the order of their worth, each in its own process, and each writes one JSON file
 into the folder. A stage that fails or exceeds its time leaves a file with the reason, and the next
-one starts. Stages whose file exists are not repeated, so the same command continues a record. The
-last stage trains on rendered images, with checkpoints, for the time that is left.
+one starts. Stages that have been measured are not repeated, so the same command continues a record;
+those of a rehearsal are no measurement of another preset. The last stage trains on rendered images
+from random weights, with checkpoints, for the time that is left.
 
 `--table` prints the tables of docs/performance.md from the files.
 """
@@ -24,14 +25,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 4  # of each identity
+SAVING = 120  # seconds for the training to save its state
+SAVED = 143  # exit status of a training that SIGTERM has stopped, and that has saved its state
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Problem:
     preset: str
     batch: int
     sweep: tuple[int, ...]
-    """Batches of the sweep; they end where memory does."""
+    """Larger batches, some of which may not fit into memory."""
     repeats: int
     """Steps in one measurement."""
     embedded: int
@@ -64,8 +69,8 @@ class Problem:
 
 
 PROBLEMS = {
-    "gpu": Problem("gpu", 48, (48, 96, 192, 384, 768), 20, 256, "synthetic/full"),
-    "tiny": Problem("tiny", 16, (16,), 2, 16, "synthetic/tiny"),
+    "gpu": Problem("gpu", 48, (96, 192, 384, 768), 20, 256, "synthetic/full"),
+    "tiny": Problem("tiny", 16, (32,), 2, 16, "synthetic/tiny"),
 }
 
 
@@ -190,7 +195,8 @@ class _Step:
             "mfu": of_model and peak and of_model / seconds / (peak * jax.device_count()),
             "bytes": moved,
             "gigabytes_per_second": moved and moved / seconds / 1e9,
-            "flops_per_byte": flops and moved and flops / moved,
+            # XLA counts the bytes of one device.
+            "flops_per_byte": flops and moved and flops / (moved * jax.device_count()),
             "temporary_bytes": memory.temp_size_in_bytes,
             "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use"),
             "compile_seconds": self.compile_seconds,
@@ -212,15 +218,22 @@ def _seconds(call: Callable, repeats: int, rounds: int = 3) -> float:
     return statistics.median(times)
 
 
-def step(problem):
-    """The training step by `jit` and by `pmap`."""
-    found = {}
-    for parallel in ("jit", "pmap"):
-        config = problem.config()
-        run = _Step(replace(config, train=replace(config.train, parallel=parallel)))
-        found[parallel] = run.figures(_seconds(run, problem.repeats))
-    found["pmap_by_jit"] = found["pmap"]["milliseconds"] / found["jit"]["milliseconds"]
-    return found
+def step(problem, parallel="jit", **model):
+    """The training step, mapped by `parallel` and with other fields of `ModelConfig`."""
+    config = problem.config(**model)
+    run = _Step(replace(config, train=replace(config.train, parallel=parallel)))
+    return run.figures(_seconds(run, problem.repeats))
+
+
+def larger(problem, batch):
+    """The training step with a larger batch, or that memory is too small for it."""
+    try:
+        run = _Step(problem.config(batch))
+        return run.figures(_seconds(run, problem.repeats))
+    except Exception as error:  # XLA has no type of its own for this.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"batch": batch, "out_of_memory": True}
 
 
 def torch(problem):
@@ -237,22 +250,6 @@ def torch(problem):
     if result.returncode:
         raise RuntimeError(result.stderr[-2000:])
     return {"command": " ".join(command), "output": result.stdout}
-
-
-def sweep(problem):
-    """The step at several batch sizes, until memory ends."""
-    rows = []
-    for batch in problem.sweep:
-        try:
-            run = _Step(problem.config(batch))
-            rows.append(run.figures(_seconds(run, problem.repeats)))
-            del run
-        except Exception as error:  # XLA has no type of its own for this.
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            rows.append({"batch": batch, "error": "out of memory"})
-            break
-    return {"rows": rows}
 
 
 def embed(problem):
@@ -309,88 +306,108 @@ def host_gap(problem):
     return {"same_batch_ms": 1e3 * same, "new_batches_ms": 1e3 * new, "gap": new / same - 1}
 
 
-def remat(problem):
-    """Memory and time of the step with and without recomputation in the backward pass."""
-    found = {}
-    for name, value in (("plain", False), ("remat", True)):
-        run = _Step(problem.config(remat=value))
-        found[name] = run.figures(_seconds(run, problem.repeats))
-    return found
+def stages(problem: Problem) -> dict[str, Callable[[], dict]]:
+    """The measurements of a record but the training, by name, in the order of their worth."""
+    return {
+        "environment": partial(environment, problem),
+        "parity": partial(parity, problem),
+        "step": partial(step, problem),
+        "step_by_pmap": partial(step, problem, "pmap"),
+        "torch": partial(torch, problem),
+        **{f"batch_{batch}": partial(larger, problem, batch) for batch in problem.sweep},
+        "embed": partial(embed, problem),
+        "host_gap": partial(host_gap, problem),
+        "remat": partial(step, problem, remat=True),
+    }
 
 
-STAGES: dict[str, Callable[[Problem], dict]] = {
-    "environment": environment,
-    "parity": parity,
-    "step": step,
-    "torch": torch,
-    "sweep": sweep,
-    "embed": embed,
-    "host_gap": host_gap,
-    "remat": remat,
-}
 TRAINING = "training"
 
 
-def run_stage(name: str, preset: str, seconds: float) -> dict:
-    """Runs a stage in a process of its own; returns its result, or the reason for having none."""
-    command = [sys.executable, "-m", "benchmarks.gpu_record", "--stage", name, "--preset", preset]
+@contextmanager
+def started(command: list[str], **options) -> Iterator[subprocess.Popen]:
+    """Starts a command; at the end none of the processes that it has started is left."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
     try:
-        result = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=max(seconds, 1)
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"stopped after {seconds:.0f} s"}
-    if result.returncode:
-        return {"error": result.stderr[-2000:]}
-    return json.loads(result.stdout.splitlines()[-1])
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def run_stage(name: str, problem: Problem, seconds: float) -> dict:
+    """Runs a stage in a process of its own; returns its result, or the reason for having none."""
+    command = [sys.executable, "-m", "benchmarks.gpu_record", "--stage", name]
+    # Compilation is measured, too.
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    with started(
+        [*command, "--preset", problem.preset], stderr=subprocess.PIPE, env=env
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=max(seconds, 1))
+        except subprocess.TimeoutExpired:
+            return {"error": f"stopped after {seconds:.0f} s"}
+    if process.returncode:
+        return {"error": errors[-2000:]}
+    return json.loads(output.splitlines()[-1])
+
+
+def training_command(problem: Problem, folder: Path) -> list[str]:
+    """The arguments of `rmgl` for the training at the end."""
+    preset = "paper" if problem.preset == "gpu" else "tiny"
+    command = ["train", "--dataset", problem.dataset, "--preset", preset, "--from-scratch"]
+    command += ["--model.dtype", problem.config().model.dtype]
+    return [*command, "--workdir", str(folder / preset), "--data-dir", str(folder / "data")]
 
 
 def run_training(problem: Problem, folder: Path, seconds: float) -> dict:
     """Trains for some time; SIGTERM then makes the run save its state."""
-    workdir = folder / "run"
-    command = [sys.executable, "-m", "rmgl_jax", "train", "--dataset", problem.dataset]
-    command += ["--preset", "paper" if problem.preset == "gpu" else "tiny"]
-    command += ["--model.dtype", problem.config().model.dtype]
-    command += ["--workdir", str(workdir), "--data-dir", str(folder / "data")]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        output, _ = process.communicate(timeout=max(seconds, 1))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate()
-    return {
-        "command": " ".join(command[1:]),
-        "status": process.returncode,
-        "output": output[-4000:],
-        "checkpoints": sorted(path.name for path in (workdir / "checkpoints").glob("[0-9]*")),
-    }
+    command = ["-m", "rmgl_jax", *training_command(problem, folder)]
+    with started([sys.executable, *command], stderr=subprocess.STDOUT) as process:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(seconds, 1))
+        process.terminate()
+        try:
+            output, _ = process.communicate(timeout=SAVING)
+        except subprocess.TimeoutExpired:
+            return {"error": f"the training did not end within {SAVING} s of SIGTERM"}
+    found = {"command": " ".join(command), "status": process.returncode, "output": output[-4000:]}
+    if process.returncode not in (0, SAVED):
+        found["error"] = f"the training ended with status {process.returncode}: {output[-2000:]}"
+    return found
 
 
 def record(
     folder: Path,
     problem: Problem,
     minutes: float,
-    run: Callable[[str, str, float], dict] = run_stage,
+    run: Callable[[str, Problem, float], dict] = run_stage,
     train: Callable[[Problem, Path, float], dict] = run_training,
 ) -> None:
-    """Runs the stages that have no file yet, until the time is over.
+    """Runs the stages that this problem has no measurement of yet, until the time is over.
 
     Args:
         folder: gets one JSON file for each stage.
         problem: what is measured.
         minutes: time for all stages; one stage takes half of what is left at most.
-        run: runs a stage, given its name, the preset and its seconds.
-        train: runs the training, given the folder and its seconds.
+        run: runs a stage, given its name, the problem and its seconds.
+        train: runs the training, given the problem, the folder and its seconds.
+
+    Raises:
+        InputError: the preset `gpu` finds no accelerator.
     """
+    from data_prep.errors import InputError
     from data_prep.files import write_text
 
     end = time.monotonic() + 60 * minutes
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*STAGES, TRAINING):
+    measured = json.loads(json.dumps(dataclasses.asdict(problem)))
+    for name in (*stages(problem), TRAINING):
         path = folder / f"{name}.json"
-        if path.exists() and "error" not in json.loads(path.read_text()):
+        if path.exists() and _is_done(json.loads(path.read_text()), measured):
             continue
         start = time.monotonic()
         left = end - start
@@ -399,11 +416,21 @@ def record(
         elif name == TRAINING:
             found = train(problem, folder, left)
         else:
-            found = run(name, problem.preset, left / 2)
+            found = run(name, problem, left / 2)
+        if problem.preset == "gpu" and found.get("platform") == "cpu":
+            raise InputError(
+                "JAX finds no accelerator, only the CPU. With an NVIDIA GPU install the extra "
+                "cuda: pip install -c constraints.txt -e '.[cuda]'."
+            )
         found["seconds"] = time.monotonic() - start
-        found["problem"] = dataclasses.asdict(problem)
+        found["problem"] = measured
         write_text(path, json.dumps(found, indent=1) + "\n")
         print(f"{name}: {found.get('error') or found.get('skipped') or 'done'}", flush=True)
+
+
+def _is_done(found: dict, problem: dict) -> bool:
+    """True for the file of a stage that was measured, and for this problem."""
+    return not found.keys() & {"error", "skipped"} and found.get("problem") == problem
 
 
 def tables(folder: Path) -> str:
@@ -414,33 +441,34 @@ def tables(folder: Path) -> str:
         facts = found["environment"]
         versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
         lines += [f"{facts['devices']} x {facts['device']}, {versions}, commit {facts['commit']}"]
-    rows = [
-        *((f"step, {name}", found.get("step", {}).get(name)) for name in ("jit", "pmap")),
-        *((f"step, batch {row['batch']}", row) for row in found.get("sweep", {}).get("rows", ())),
-        *((f"step, {name}", found.get("remat", {}).get(name)) for name in ("plain", "remat")),
-    ]
     lines += ["", "| | batch | ms | images/s | MFU | FLOP per byte | temporaries | compile s |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for name, row in rows:
-        if row is None:
-            continue
-        if "error" in row:
-            lines.append(f"| {name} | {row['batch']} | {row['error']} | | | | | |")
-            continue
-        mfu = f"{row['mfu']:.1%}" if row["mfu"] else ""
-        intensity = f"{row['flops_per_byte']:,.0f}" if row["flops_per_byte"] else ""
-        lines.append(
-            f"| {name} | {row['batch']} | {row['milliseconds']:,.1f} | "
-            f"{row['images_per_second']:,.1f} | {mfu} | {intensity} | "
-            f"{row['temporary_bytes'] / 2**30:,.2f} GiB | {row['compile_seconds']:.1f} |"
-        )
+    larger = [name for name in found if name.startswith("batch_")]
+    larger.sort(key=lambda name: int(name.removeprefix("batch_")))
+    for name in ("step", "step_by_pmap", *larger, "remat"):
+        row = found.get(name, {"error": ""})
+        title = "remat" if name == "remat" else "pmap" if name == "step_by_pmap" else "jit"
+        if "out_of_memory" in row:
+            lines.append(f"| step, {title} | {row['batch']} | out of memory | | | | | |")
+        elif "error" not in row:
+            mfu = f"{row['mfu']:.1%}" if row["mfu"] else ""
+            intensity = f"{row['flops_per_byte']:,.0f}" if row["flops_per_byte"] else ""
+            lines.append(
+                f"| step, {title} | {row['batch']} | {row['milliseconds']:,.1f} | "
+                f"{row['images_per_second']:,.1f} | {mfu} | {intensity} | "
+                f"{row['temporary_bytes'] / 2**30:,.2f} GiB | {row['compile_seconds']:.1f} |"
+            )
     for name, text in (
         ("embed", "Embedding with the mirrored image: {images_per_second:,.0f} images/s."),
         ("host_gap", "A step with new batches takes {gap:.1%} longer than with one batch."),
     ):
         if name in found and "error" not in found[name]:
             lines += ["", text.format(**found[name])]
-    errors = [f"- {name}: {value['error']}" for name, value in found.items() if "error" in value]
+    errors = [
+        f"- {name}: {value.get('error') or value['skipped']}"
+        for name, value in found.items()
+        if value.keys() & {"error", "skipped"}
+    ]
     return "\n".join([*lines, *(["", "Not measured:", *errors] if errors else [])]) + "\n"
 
 
@@ -451,14 +479,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--folder", type=Path, default=Path("runs/gpu_record"))
     parser.add_argument("--table", action="store_true", help="print the tables of a record")
-    parser.add_argument("--stage", choices=STAGES, help="run one stage and print its result")
+    parser.add_argument("--stage", help="run one stage and print its result")
     options = parser.parse_args(arguments)
     problem = PROBLEMS[options.preset]
     if options.stage:
-        print(json.dumps(STAGES[options.stage](problem)))
+        print(json.dumps(stages(problem)[options.stage]()))
     elif options.table:
         print(tables(options.folder), end="")
     else:
+        # An exception, so that the processes of a stage end too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(SAVED))
         record(options.folder, problem, options.minutes)
         print(tables(options.folder), end="")
 
