@@ -89,7 +89,8 @@ def _connect(options: DistributedOptions) -> None:
     """Connects the processes of a run.
 
     Raises:
-        InputError: no scheduler says which processes there are, or the port is in use.
+        InputError: no scheduler says which processes there are, the port is in use, or their
+            numbers of devices differ.
     """
     _filter_standard_error()
     try:
@@ -99,9 +100,16 @@ def _connect(options: DistributedOptions) -> None:
             options.process,
             initialization_timeout=options.start_timeout,
             heartbeat_timeout_seconds=options.heartbeat_timeout,
+            # Process 0 may work on alone at the end. Heartbeats tell that it is alive.
+            shutdown_timeout_seconds=_LONGEST,
         )
     except (ValueError, RuntimeError) as error:
         raise InputError(f"The processes of the run cannot be connected: {error}") from error
+    counts = [len(jax.local_devices(process)) for process in range(jax.process_count())]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"The processes of the run must have the same number of devices, got {counts}."
+        )
 
 
 def _filter_standard_error() -> None:

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -41,12 +42,12 @@ def free_port() -> int:
 
 
 def launch(directory, programs, devices, data="data", works=("work", "work"), options=OPTIONS):
-    """Runs programs side by side; gives exit statuses and what each printed."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla_flags(devices),
-    }
+    """Runs programs side by side; gives exit statuses and what each printed.
+
+    `devices` is the number of each, or one number for all.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    devices = [devices] * len(programs) if isinstance(devices, int) else devices
     port, ended = free_port(), []
     with ExitStack() as stack:
         processes = []
@@ -60,7 +61,10 @@ def launch(directory, programs, devices, data="data", works=("work", "work"), op
                 command += ["--distributed.process", str(number)]
             output = stack.enter_context(open(directory / f"output{number}", "w+"))
             process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT
+                command,
+                env=environment | {"XLA_FLAGS": xla_flags(devices[number])},
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
@@ -153,6 +157,37 @@ def test_only_process_0_writes_and_prints(directory, finished):
     assert "rank-1" in main_process
     # JAX's own notes of connections are all that the other prints.
     assert [line for line in other.splitlines() if not CONNECTION_NOTE.search(line)] == []
+
+
+# Its process gets SIGTERM after the last step, while it is still busy.
+TERMINATED_AT_THE_END = [
+    "-c",
+    "import os, signal, sys, time\n"
+    "from experiments import synthetic_rmgl\n"
+    "from rmgl_jax.experiment import command_line, run\n"
+    "def rank_baselines(*_):\n"
+    "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    "    time.sleep(600)\n"
+    "run.rank_baselines = rank_baselines\n"
+    "command_line.run_main(synthetic_rmgl.PRESETS, {}, '')\n",
+]
+
+
+def test_sigterm_after_the_last_step_ends_at_once(directory, finished):
+    programs = [[*program, "--baselines"] for program in (TERMINATED_AT_THE_END, PLAIN)]
+    start = time.monotonic()
+    (status, printed), _ = launch(directory, programs, devices=1)
+    assert status == 143, printed
+    assert time.monotonic() - start < 500
+
+
+def test_processes_with_different_numbers_of_devices_end(directory):
+    ended = launch(directory, [PLAIN, PLAIN], devices=[1, 3], works=["devices", "devices"])
+    assert [status for status, _ in ended] == [1, 1], ended
+    for _, printed in ended:
+        assert "[1, 3]" in printed
+        assert "Traceback" not in printed
+    assert not (directory / "devices").exists()
 
 
 def test_processes_with_different_options_end(directory, finished):

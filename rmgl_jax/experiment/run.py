@@ -32,6 +32,7 @@ from rmgl_jax.training.profile import PROFILE_NAME, WARM_UP, profile_steps
 from rmgl_jax.training.run_data import init_run_data
 from rmgl_jax.training.run_directory import init_run_directory
 from rmgl_jax.training.run_info import save_run_info
+from rmgl_jax.training.stop_signals import end_on_sigterm
 
 
 def train(
@@ -166,6 +167,7 @@ def train(
             console=console,
             on_step=count_step,
         )
+        end_on_sigterm()
         if profile is not None:
             console.print(
                 f"The profile of {min(profile, steps - WARM_UP)} steps is in "

@@ -26,7 +26,7 @@ from rmgl_jax.training.run_directory import (
 )
 from rmgl_jax.training.scores import record_score
 from rmgl_jax.training.step import ParallelStep, TrainState, make_train_step
-from rmgl_jax.training.stop_signals import stop_signals
+from rmgl_jax.training.stop_signals import end_on_sigterm, stop_signals
 from rmgl_jax.training.throughput import Clock, counted, peak_flops, step_flops
 
 Initialize = Callable[[dict[str, Any]], dict[str, Any]]
@@ -121,6 +121,8 @@ def train_loop(
 
         def evaluate_step(done: int) -> None:
             assert evaluate is not None
+            if done >= total:
+                end_on_sigterm()
             values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
             if logger is not None:
                 if "mean_ap" in values:

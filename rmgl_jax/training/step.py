@@ -192,7 +192,6 @@ def make_train_step(
         InputError: the batch cannot be spread over the devices as `config.train` requires.
     """
     train = config.train
-    chosen = None if mesh is None else list(mesh.devices.flat)
     mesh = data_mesh() if mesh is None else mesh
     devices = mesh.size
     _check_division(config, devices, len({device.process_index for device in mesh.devices.flat}))
@@ -230,7 +229,7 @@ def make_train_step(
             AXIS,
             in_axes=(None, 0, None),
             out_axes=(None, None),
-            devices=chosen,
+            devices=list(mesh.devices.flat),
             donate_argnums=(0,),
         )
 

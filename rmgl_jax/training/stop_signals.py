@@ -99,3 +99,19 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def end_on_sigterm() -> None:
+    """From here on, SIGTERM ends one of several processes at once, with status 143.
+
+    For what follows the last step, whose state is saved: `Stop.is_due` is not asked again, and the
+    handler of jax.distributed would only wait for that.
+    """
+    if jax.process_count() > 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    print("Stopped by SIGTERM after the last step, which is saved.", file=sys.stderr, flush=True)
+    # Leaving in the ordinary way would wait for the other processes.
+    os._exit(143)
