@@ -25,6 +25,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -296,7 +297,10 @@ def serve(connection, method, problem):
 
 
 def measure(console, problem, methods, rounds, repeats):
-    """Measures all methods in turn; returns facts, and seconds by (method, kind)."""
+    """Measures all methods in turn; returns facts, and seconds by (method, kind).
+
+    A method that fails before its first measurement is left out of both. `jit` must not fail.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, facts, samples = {}, {}, {}
     for method in (CEILINGS, *methods):
@@ -304,7 +308,14 @@ def measure(console, problem, methods, rounds, repeats):
             pipes[method], far = context.Pipe()
             context.Process(target=serve, args=(far, method, problem), daemon=True).start()
             far.close()
-            facts[method] = pipes[method].recv()
+            try:
+                facts[method] = pipes[method].recv()
+            except EOFError:
+                if method in (CEILINGS, "jit"):
+                    raise
+                del pipes[method]
+                console.print(f"{method} failed; its error is above. The others go on.")
+    methods = [method for method in methods if method in facts]
 
     def ask(method, kind, repeats=repeats):
         pipes[method].send((kind, repeats))
@@ -412,10 +423,14 @@ def main():
     accelerated = arguments.device != "cpu"
     methods = arguments.methods or (list(METHODS) if accelerated else ["jit", "torch"])
     methods = ["jit", *(method for method in methods if method != "jit")]
+    if find_spec("torch") is None and any(method.startswith("torch") for method in methods):
+        print("PyTorch is not installed: nothing is compared with it.")
+        methods = [method for method in methods if not method.startswith("torch")]
     problem = Problem(arguments.preset, batch, arguments.dtype, arguments.device)
     console = Console(width=150)
     repeats = arguments.repeats or (20 if accelerated else 1)
     facts, samples = measure(console, problem, methods, arguments.rounds, repeats)
+    methods = [method for method in methods if method in facts]
     check(facts)
     report(console, problem, facts, samples, methods)
     figures = {

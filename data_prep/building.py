@@ -108,7 +108,9 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
           MissingFileError: not there. Says where it was searched and how to get the images.
           InputError: several directories could be the root.
         """
-        config = f" --config {self.builder_config.name}" if self.BUILDER_CONFIGS else ""
+        variant = self.builder_config.name if self.builder_config else ""
+        option = "--name" if self.named_by_user else "--config" if self.BUILDER_CONFIGS else ""
+        config = f" {option} {variant}" if option else ""
         help_text = (
             f"{f'Request the images from {self.page}, then run' if self.page else 'Run'} "
             f"`python -m data_prep.{self.name} --source DIR{config}`. "

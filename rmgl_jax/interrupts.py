@@ -35,7 +35,11 @@ class _Watch:
         """Time from Ctrl-C to the forced end; 0 while nothing has to be cleaned up."""
         self.since: float | None = None
         """Time from which it counts; None before Ctrl-C."""
-        self._same_until = 0.0
+        self._same_until: float | None = None
+        """Until then signals are the first Ctrl-C; None before it."""
+        self._raises = True
+        """Raise a KeyboardInterrupt on the next signal: one for a Ctrl-C, or it would end the
+        clean-up after the one before."""
         self._swallowed = False
         self._ended = threading.Lock()
         self._reader, self._writer = os.pipe()
@@ -60,15 +64,22 @@ class _Watch:
         return not self._ended.acquire(blocking=False)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._press()
-        raise KeyboardInterrupt
+        if self.since is None:
+            self.since = time.monotonic()
+        if self.seconds == 0:
+            self._end()
+        if self._raises:
+            self._raises = False
+            raise KeyboardInterrupt
 
     def _press(self) -> None:
-        """Notes a signal, which both the handler and the thread get."""
+        """Counts a signal. Only the thread does: the handler may run much later."""
         now = time.monotonic()
         if self.since is None:
-            self.since, self._same_until = now, now + _REPEAT_SECONDS
-        if self.seconds == 0 or now > self._same_until:
+            self.since = now
+        if self._same_until is None:
+            self._same_until = now + _REPEAT_SECONDS
+        elif now > self._same_until:
             self._end()
 
     def _run(self) -> None:
@@ -84,7 +95,7 @@ class _Watch:
             if self.since is not None and time.monotonic() - self.since >= self.seconds:
                 self._end()
             if self._swallowed:
-                self._swallowed = False
+                self._swallowed, self._raises = False, True
                 self._same_until = time.monotonic() + _REPEAT_SECONDS
                 signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)
 

@@ -16,9 +16,18 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# The warning that pyproject.toml ignores, in the processes that tests start.
+os.environ.setdefault(
+    "PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning"
+)
 
 import jax
 from hypothesis import HealthCheck, settings
+
+# Tests talk to servers on this machine only.
+for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"):
+    os.environ.pop(name, None)
+    os.environ.pop(name.upper(), None)
 
 # Shells start background jobs with SIGINT ignored, and processes inherit that: the tests that
 # interrupt a process need the default.

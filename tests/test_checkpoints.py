@@ -383,18 +383,27 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path):
         assert list(manager.all_steps()) == [3]
 
 
+@pytest.fixture
+def compiled(tmp_path):
+    """A checkpoint elsewhere: what saving compiles goes to the compilation cache before."""
+    with open_checkpoints(tmp_path / "compiled", keep=1) as manager:
+        save(manager, make_state(1))
+
+
+@pytest.mark.usefixtures("compiled")
 def test_failed_write_is_raised_on_leaving(tmp_path):
     with (
         full_disk(),
         pytest.raises(CheckpointError, match="There is no earlier one"),
-        open_checkpoints(tmp_path, keep=1) as manager,
+        open_checkpoints(tmp_path / "run", keep=1) as manager,
     ):
         save(manager, make_state(1))
 
 
+@pytest.mark.usefixtures("compiled")
 def test_failed_write_does_not_hide_the_error_of_the_run(tmp_path):
     def run():
-        with open_checkpoints(tmp_path, keep=1) as manager:
+        with open_checkpoints(tmp_path / "run", keep=1) as manager:
             save(manager, make_state(1))
             raise ZeroDivisionError
 

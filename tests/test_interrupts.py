@@ -1,5 +1,6 @@
 """Ctrl-C ends a command with one line and status 130, whatever it is doing."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -31,14 +32,11 @@ def start(program, directory):
     return process
 
 
-def interrupt(program, directory, seconds=20, again_after=None):
+def interrupt(program, directory, seconds=20):
     """Presses Ctrl-C once the program is ready; returns status and what it printed after that."""
     process = start(program, directory)
     process.send_signal(signal.SIGINT)
     try:
-        if again_after is not None:
-            time.sleep(again_after)
-            process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=seconds)
     finally:
         process.kill()
@@ -114,12 +112,59 @@ with interrupts.watch(seconds=300):
         print("ready", flush=True)
         time.sleep(300)
     finally:
-        time.sleep(300)
+        print("cleaning", flush=True)
+        time.sleep({seconds})
+        print("clean", flush=True)
 """
 
 
+def interrupt_twice(program, directory, seconds):
+    """Presses Ctrl-C again some seconds after the program began to clean up."""
+    process = start(program, directory)
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "cleaning\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
 def test_second_ctrl_c_ends_at_once(tmp_path):
-    assert interrupt(CLEANING, tmp_path, again_after=1.5) == (130, "Interrupted.\n")
+    program = CLEANING.format(seconds=300)
+    assert interrupt_twice(program, tmp_path, 1.5) == (130, "", "Interrupted.\n")
+
+
+def test_one_ctrl_c_that_arrives_twice_lets_the_program_clean_up(tmp_path):
+    """As from the terminal and from a parent."""
+    status, out, err = interrupt_twice(CLEANING.format(seconds=1), tmp_path, 0.1)
+    assert out == "clean\n", err
+    assert status != 0
+
+
+BUSY = """
+import hashlib, threading
+from rmgl_jax import interrupts
+
+with interrupts.watch(seconds=300):
+    try:
+        threading.Timer(0.3, lambda: print("ready", flush=True)).start()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
+    finally:
+        print("clean", flush=True)
+"""
+
+
+def test_ctrl_c_during_native_code_lets_the_program_clean_up(tmp_path):
+    """It is noted at once, and Python's handler runs seconds later."""
+    start = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
+    rounds = int(1_000_000 * 3 / (time.perf_counter() - start))
+    status, printed = interrupt(BUSY.format(rounds=rounds), tmp_path, seconds=120)
+    assert "clean\n" in printed
+    assert status != 0
 
 
 IMPORTING = """

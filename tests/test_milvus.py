@@ -100,12 +100,14 @@ def test_server_that_ends_is_named(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, text=True
     ) as server:
-        assert str(port) in server.stdout.readline()
-        client = connect(url)
-        collection = open_collection(client, url, "rows", "exact", WIDTH, "")
-        collection.upsert(*rows(0))
-        assert len(collection) == BATCH
-        server.kill()
+        try:
+            assert str(port) in server.stdout.readline()
+            client = connect(url)
+            collection = open_collection(client, url, "rows", "exact", WIDTH, "")
+            collection.upsert(*rows(0))
+            assert len(collection) == BATCH
+        finally:
+            server.kill()
     for use in (lambda: len(collection), lambda: collection.upsert(*rows(1))):
         with pytest.raises(InputError, match=url):
             use()

@@ -246,6 +246,16 @@ def test_run_sweep_rejects_runs_of_another_configuration(options, only_draw):
     assert runs.done == []
 
 
+def test_run_sweep_rejects_other_seeds_of_another_configuration_before_the_first_run(options):
+    """The table would show them, too."""
+    do(TABLE, options)
+    train = replace(BASE.train, seed=7, epochs=BASE.train.epochs + 1)
+    runs = Runs()
+    with pytest.raises(InputError, match="train.epochs"):
+        do(TABLE, replace(options, experiment=replace(BASE, train=train)), runs)
+    assert runs.done == []
+
+
 def test_run_sweep_rejects_unfinished_runs_of_another_configuration(options):
     """Unless they have not begun: nothing is lost then."""
     directory = options.workdir / "wide" / "seed0"

@@ -116,6 +116,7 @@ def run_sweep(
         for planned in plan:
             check_initial_weights(planned.config, options.weights, options.from_scratch)
         check_plan(plan)
+        finished_runs(selected, options)  # The table also shows other seeds: none may be refused.
         problems += _run_all(plan, options, console, run_one)
     show(sweep, finished_runs(selected, options), options, console)
     if problems and not options.only_draw:

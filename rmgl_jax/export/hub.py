@@ -28,7 +28,8 @@ def resolve(path: str | os.PathLike[str]) -> Path:
     path = Path(path).expanduser()
     if path.is_dir():
         file = path / MODEL_NAME
-        return file if file.is_file() and not (path / CONFIG_NAME).exists() else path
+        is_run = (path / CONFIG_NAME).exists() and (path / "checkpoints").exists()
+        return file if file.is_file() and not is_run else path
     repository = _REPOSITORY.fullmatch(path.as_posix())
     if path.exists() or path.parent.is_dir() or repository is None or path.suffix == ".safetensors":
         return path
