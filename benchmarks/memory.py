@@ -67,6 +67,11 @@ def main():
     for column in ("", "an image", "fixed", *(f"{x:g} GB: batch" for x in arguments.budgets)):
         table.add_column(column, justify="right" if column else "left")
     small, large = arguments.batches
+    if small % IMAGES or large % IMAGES or not 0 < small < large:
+        parser.error(
+            f"--batches must be two different multiples of {IMAGES} (images of an identity), the "
+            f"smaller one first, got {small} and {large}."
+        )
     figures = {}
     for remat in (False, True):
         needs = [step_bytes(configuration(arguments.dtype, remat, n)) for n in (small, large)]

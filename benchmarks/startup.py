@@ -61,7 +61,8 @@ def main():
     command = [sys.executable, "-m", f"experiments.{arguments.experiment}", *options]
     seconds = {"empty cache": [], "warm cache": []}
     with tempfile.TemporaryDirectory() as directory:
-        if "--data-dir" not in options:
+        names = [option.partition("=")[0].replace("_", "-") for option in options]
+        if "--data-dir" not in names:
             command += ["--data-dir", str(Path(directory) / "data")]
         first_step(command, directory, Path(directory) / "unused")
         for number in range(arguments.rounds):

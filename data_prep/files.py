@@ -43,6 +43,18 @@ def check_local(name: str, path: str | os.PathLike[str] | None) -> None:
         )
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` and `~USER` replaced by a home directory.
+
+    Raises:
+        InputError: there is no such home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} begins with the home directory of nobody.") from error
+
+
 def check_file(path: Path, largest: int = sys.maxsize) -> int:
     """Checks that a path leads to a regular file, and its size; returns the size in bytes.
 

@@ -2,7 +2,6 @@
 
 import shutil
 from os import PathLike
-from os.path import expanduser
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -12,7 +11,7 @@ from tensorflow_datasets.core import constants
 from data_prep.building import ReidBuilder
 from data_prep.datasets import builder_class
 from data_prep.errors import ExpectedError, InputError, WriteError, write_problem
-from data_prep.files import check_local, locked
+from data_prep.files import check_local, expand, locked
 from data_prep.prepared import check_descriptions, read_metadata
 from data_prep.progress import note
 from data_prep.records import open_prepared
@@ -47,7 +46,7 @@ def prepare_dataset(
     was_prepared = builder.is_prepared()
     if not was_prepared:
         root = builder.find_source(source)
-        if source is not None and root != Path(source).expanduser().resolve():
+        if source is not None and root != expand(source).resolve():
             note(f"{builder.name}: the images are those in {root}")
         with locked(builder.data_path.parent / ".preparing.lock"):
             # Another process may have done it while this one waited.
@@ -97,7 +96,7 @@ def make_builder(
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
-        data_dir = expanduser(data_dir) if data_dir else None
+        data_dir = expand(data_dir) if data_dir else None
         return builder(data_dir=data_dir, config=config, allow_partial=allow_partial)
     finally:
         logging.set_verbosity(verbosity)
@@ -105,7 +104,7 @@ def make_builder(
 
 def data_root(data_dir: str | PathLike[str] | None) -> Path:
     """The directory of prepared datasets; None is TFDS's own."""
-    return Path(data_dir or constants.DATA_DIR).expanduser()
+    return expand(data_dir or constants.DATA_DIR)
 
 
 def _prepare(builder: ReidBuilder, root: Path) -> None:
@@ -159,7 +158,7 @@ def _check_prepared(builder: ReidBuilder, source: str | PathLike[str] | None) ->
                 "(allow_partial), or remove it and prepare it again."
             )
         # The images need not be there any more.
-        if source is not None and Path(source).expanduser().is_dir():
+        if source is not None and expand(source).is_dir():
             digest = builder.list_root(builder.find_source(source)).digest()
     if digest and digest != metadata["digest"]:
         raise InputError(

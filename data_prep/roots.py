@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 
 from data_prep.errors import InputError, MissingFileError
+from data_prep.files import expand
 
 
 def _plain(name: str) -> str:
@@ -37,7 +38,7 @@ def find_root(
       MissingFileError: no root; says which directories were searched, and for what.
       InputError: several directories could be the root.
     """
-    source = Path(source).expanduser()
+    source = expand(source)
     if not source.is_dir():
         raise MissingFileError(
             f"{dataset}: {source} is not a directory; expected one that contains {expected}. "

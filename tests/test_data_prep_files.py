@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import InputError, MissingFileError
-from data_prep.files import check_file, read_file, write_bytes
+from data_prep.files import check_file, expand, read_file, write_bytes
 
 
 def test_read_file_gives_the_content_of_a_file_or_a_link_to_it(tmp_path):
@@ -16,6 +17,14 @@ def test_read_file_gives_the_content_of_a_file_or_a_link_to_it(tmp_path):
     assert check_file(tmp_path / "link") == 7
     (tmp_path / "empty").touch()
     assert read_file(tmp_path / "empty", 0) == b""
+
+
+def test_home_directories_are_expanded_or_refused(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert expand("~/runs") == Path("/home/someone/runs")
+    assert expand(Path("runs/~")) == Path("runs/~")
+    with pytest.raises(InputError, match=re.escape("~no-such-user/runs")):
+        expand("~no-such-user/runs")
 
 
 def make(path, kind):

@@ -441,7 +441,7 @@ def test_two_processes_at_once_prepare_only_once(source, data_dir):
         ("cuhk03_np/detected", "--config detected"),
         ("msmt17/train", "pkuvmc"),
         ("msmt17/trainval", "--config trainval"),
-        ("folder/mine", "--source DIR"),
+        ("folder/mine", "--source DIR --name mine"),
     ],
 )
 def test_error_of_an_unprepared_dataset_says_how_to_get_it(data_dir, name, page):

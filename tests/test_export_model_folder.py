@@ -71,6 +71,12 @@ def test_run_directory_with_a_model_file_is_still_a_run(tmp_path, model):
         save_model_folder(model, run)
 
 
+def test_model_folder_may_have_a_configuration_of_others(tmp_path, model):
+    save_model(model, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    assert load_model(tmp_path).step == 12
+
+
 def test_model_card_states_results_data_and_terms(model):
     result = evaluation(step="12")
     card = model_card(model, result)

@@ -251,7 +251,7 @@ def test_run_sweep_rejects_other_seeds_of_another_configuration_before_the_first
     do(TABLE, options)
     train = replace(BASE.train, seed=7, epochs=BASE.train.epochs + 1)
     runs = Runs()
-    with pytest.raises(InputError, match="train.epochs"):
+    with pytest.raises(InputError, match=r"train\.epochs"):
         do(TABLE, replace(options, experiment=replace(BASE, train=train)), runs)
     assert runs.done == []
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.command import report_errors
-from data_prep.files import replacing
+from data_prep.files import expand, replacing
 from data_prep.synthetic.camera import CAMERAS
 from data_prep.synthetic.layout import Shot
 from data_prep.synthetic.render import render_image
@@ -45,7 +45,7 @@ def main() -> None:
         sheet = contact_sheet(arguments.first_pid, arguments.seed)
         # 256 colors: a third of the size, with hardly a visible difference.
         sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
-        with replacing(arguments.out.expanduser()) as unfinished:
+        with replacing(expand(arguments.out)) as unfinished:
             sheet.save(unfinished, format="PNG", optimize=True)
 
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from data_prep.errors import InputError
+from data_prep.files import expand
 from data_prep.synthetic import detector, scene
 from data_prep.synthetic.body import Mesh, person_mesh
 from data_prep.synthetic.camera import (
@@ -59,7 +60,7 @@ def render(out: Path, preset: str, seed: int = 0, processes: int | None = None) 
         InputError: there is no such preset, `seed` or `processes` is out of range, or `out` exists
             and is not an empty directory.
     """
-    out = Path(out).expanduser()
+    out = expand(out)
     if preset not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
     if seed < 0:

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from data_prep import Record, read_records
 from data_prep.errors import InputError, WriteError
-from data_prep.files import cache_directory, locked, replacing
+from data_prep.files import cache_directory, expand, locked, replacing
 from data_prep.progress import note
 from data_prep.workers import map_chunks
 from rmgl_jax.data.images import DECODING, decode
@@ -55,7 +55,7 @@ def decode_split(
     if min(size) < 1:
         raise InputError(f"size must be a positive height and width, got {size}.")
     source = Path(builder.data_dir)
-    directory = Path(store_dir).expanduser() if store_dir else source / "decoded"
+    directory = expand(store_dir) if store_dir else source / "decoded"
     key = _key(builder, split, size)
     name = "-".join([*key["dataset"].split("/"), key["version"], split, f"{size[0]}x{size[1]}"])
     path = directory / f"{name}.pixels"

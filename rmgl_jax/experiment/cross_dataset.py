@@ -11,7 +11,7 @@ from rich.text import Text
 
 from data_prep import dataset_names, find_prepared, prepare_dataset, published_test_sets
 from data_prep.errors import ExpectedError, InputError
-from data_prep.files import check_local, check_output, write_text
+from data_prep.files import check_local, check_output, expand, write_text
 from data_prep.preparing import data_root
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation.protocol import data_digest
@@ -94,7 +94,7 @@ def _load_models(options: CrossDatasetOptions) -> dict[Path, TrainedModel]:
     models: dict[Path, TrainedModel] = {}
     used: dict[tuple[str, Path], Path] = {}
     for checkpoint in dict.fromkeys(options.checkpoint):
-        model = load_model(checkpoint.expanduser(), options.step, options.best)
+        model = load_model(expand(checkpoint), options.step, options.best)
         trained_on, directory = model.config.dataset, _directory(checkpoint, options)
         other = used.setdefault((trained_on, directory.resolve()), checkpoint)
         if other != checkpoint:
@@ -110,8 +110,8 @@ def _load_models(options: CrossDatasetOptions) -> dict[Path, TrainedModel]:
 def _directory(checkpoint: Path, options: CrossDatasetOptions) -> Path:
     """Directory of the results of a checkpoint."""
     if options.output:
-        return options.output.expanduser()
-    checkpoint = checkpoint.expanduser()
+        return expand(options.output)
+    checkpoint = expand(checkpoint)
     return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "table4"
 
 

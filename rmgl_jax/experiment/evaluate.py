@@ -4,7 +4,7 @@ from rich.console import Console
 
 from data_prep import prepare_dataset
 from data_prep.errors import InputError
-from data_prep.files import check_output, write_text
+from data_prep.files import check_output, expand, write_text
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.evaluation import protocol
 from rmgl_jax.evaluation.result import EvaluationResult, print_parts, print_results
@@ -75,8 +75,8 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
         InputError: see `evaluate` and `load_model`.
         MissingFileError: the work directory, its checkpoints or the dataset are not there.
     """
-    model = load_model(options.checkpoint.expanduser(), options.step, options.best)
-    output = None if options.output is None else options.output.expanduser()
+    model = load_model(expand(options.checkpoint), options.step, options.best)
+    output = None if options.output is None else expand(options.output)
     if output is not None:
         check_output(output)
     result = evaluate(

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.errors import InputError, MissingFileError
-from data_prep.files import check_local, write_text
+from data_prep.files import check_local, expand, write_text
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.pixels import Images
 from rmgl_jax.data.store import Split
@@ -212,7 +212,7 @@ def describe_weights(weights: AnyPath | None) -> str:
     if weights is None:
         return "none"
     check_local("--weights", weights)
-    path = Path(weights).expanduser()
+    path = expand(weights)
     if not path.is_file():
         raise MissingFileError(f"There is no weights file {path}.")
     return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
@@ -236,7 +236,7 @@ def _check_workdir(workdir: AnyPath) -> Path:
     if not name.strip():
         raise InputError(f"--workdir must be the path of a directory, got {name!r}.")
     check_local("--workdir", name)
-    directory = Path(name).expanduser()
+    directory = expand(name)
     check_path(directory)
     return directory
 

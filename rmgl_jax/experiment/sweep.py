@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError
-from data_prep.files import write_text
+from data_prep.files import expand, write_text
 from rmgl_jax.config import ExperimentConfig
 from rmgl_jax.data.split import Split
 from rmgl_jax.evaluation.result import EvaluationResult, PaperNumbers
@@ -166,7 +166,7 @@ def make_plan(rows: Sequence[Row], options: SweepOptions) -> tuple[list[PlannedR
 def _plan(row: Row, base: ExperimentConfig, seed: int, options: SweepOptions) -> PlannedRun:
     config = row.overrides(base)
     config = replace(config, train=replace(config.train, seed=seed))
-    return PlannedRun(row, config, options.workdir.expanduser() / row.name / f"seed{seed}")
+    return PlannedRun(row, config, expand(options.workdir) / row.name / f"seed{seed}")
 
 
 def check_plan(plan: Sequence[PlannedRun], any_weights: bool = False) -> None:
@@ -252,7 +252,7 @@ def finished_runs(rows: Sequence[Row], options: SweepOptions) -> dict[Row, list[
     weights: dict[str, str] = {}
     first_name, first_data = "", dict[str, str]()
     for row in rows:
-        directory = options.workdir.expanduser() / row.name
+        directory = expand(options.workdir) / row.name
         seeds = (path.parent.name[4:] for path in directory.glob("seed*/result.json"))
         for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
             planned = _plan(row, options.experiment, seed, options)
@@ -290,7 +290,7 @@ def show(sweep: Sweep, results: Results, options: SweepOptions, console: Console
         console.print(to_rich(grid))
     for note in notes:
         console.print(note, highlight=False, markup=False)
-    path = options.workdir.expanduser() / f"{sweep.name}.md"
+    path = expand(options.workdir) / f"{sweep.name}.md"
     if any(row.points for row in results):
         draw(sweep, results, dataset, path.with_suffix(".png"))
         console.print(f"Drawn to {path.with_suffix('.png')}", highlight=False, markup=False)

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from data_prep.errors import InputError
+from data_prep.files import expand
 from rmgl_jax.runtime import DistributedOptions, report_errors, silence_loggers, start_jax
 
 
@@ -63,20 +64,19 @@ def export(options: ExportOptions) -> list[str]:
     """
     # Imported here because they take more than a second, which --help should not.
     from rmgl_jax.export.files import export_onnx, export_stablehlo
-    from rmgl_jax.export.hub import MODEL_NAME
+    from rmgl_jax.export.hub import MODEL_NAME, is_run
     from rmgl_jax.export.model_card import read_result, save_model_folder
     from rmgl_jax.export.model_file import load_model, save_model
-    from rmgl_jax.training.run_directory import CONFIG_NAME
 
     if options.input != "uint8" and options.format != "onnx":
         raise InputError(f"--input {options.input} applies to --format onnx only.")
     if not options.flip and options.format == "model":
         raise InputError("--no-flip applies to --format onnx and stablehlo only.")
-    output = options.output.expanduser()
+    output = expand(options.output)
     if options.format != "model" and output.suffix == ".safetensors":
         raise InputError(f"{output} is the name of a model file, not of {options.format}.")
-    inputs = [options.run.expanduser()]
-    if not (inputs[0] / CONFIG_NAME).exists():  # A run directory is read from its checkpoints.
+    inputs = [expand(options.run)]
+    if not is_run(inputs[0]):  # A run directory is read from its checkpoints.
         inputs.append(inputs[0] / MODEL_NAME)
     if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
         raise InputError(f"{output} would replace the model that it is made from.")

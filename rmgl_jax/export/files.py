@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.errors import InputError, WriteError
-from data_prep.files import replacing
+from data_prep.files import expand, replacing
 from rmgl_jax import __version__
 from rmgl_jax.export import stablehlo
 from rmgl_jax.export.check import Agreement, compare, onnx_runner
@@ -92,7 +92,7 @@ def export_stablehlo(
 @contextmanager
 def _writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path that is renamed to `path` after the block, unless it fails."""
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_dir():
         raise InputError(f"A file must be written, but {path} is a directory.")
     try:

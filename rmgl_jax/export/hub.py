@@ -6,12 +6,18 @@ import re
 from pathlib import Path
 
 from data_prep.errors import MissingFileError, MissingPackageError
+from data_prep.files import expand
 from rmgl_jax.training.run_directory import CONFIG_NAME
 
 MODEL_NAME = "model.safetensors"
 """Name of the model file in a model folder, and in a repository of the Hugging Face hub."""
 
 _REPOSITORY = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def is_run(directory: Path) -> bool:
+    """Tells whether a directory is that of a run; others may have a `config.json`, too."""
+    return (directory / CONFIG_NAME).exists() and (directory / "checkpoints").exists()
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
@@ -25,11 +31,10 @@ def resolve(path: str | os.PathLike[str]) -> Path:
         MissingPackageError: the path would be on the hub, and huggingface_hub is not installed.
         MissingFileError: the hub or its local cache does not have the model, or cannot be reached.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_dir():
         file = path / MODEL_NAME
-        is_run = (path / CONFIG_NAME).exists() and (path / "checkpoints").exists()
-        return file if file.is_file() and not is_run else path
+        return file if file.is_file() and not is_run(path) else path
     repository = _REPOSITORY.fullmatch(path.as_posix())
     if path.exists() or path.parent.is_dir() or repository is None or path.suffix == ".safetensors":
         return path

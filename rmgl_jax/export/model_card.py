@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from data_prep.errors import InputError, WriteError
-from data_prep.files import write_text
+from data_prep.files import expand, write_text
 from rmgl_jax import __version__
 from rmgl_jax.config import ExperimentConfig, ModelConfig
 from rmgl_jax.evaluation.result import MEASURES, EvaluationResult, measures
@@ -45,7 +45,7 @@ def save_model_folder(
             `save_model`.
         WriteError: a file cannot be written.
     """
-    directory = Path(directory).expanduser()
+    directory = expand(directory)
     if (directory / CONFIG_NAME).exists():
         raise InputError(f"{directory} is a run directory; give another one for the model.")
     card = directory / CARD_NAME
@@ -64,7 +64,7 @@ def read_result(run: Path) -> EvaluationResult | None:
     Raises:
         InputError: the result is damaged.
     """
-    path = run.expanduser() / "result.json"
+    path = expand(run) / "result.json"
     if not path.is_file():
         return None
     try:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, WriteError
-from data_prep.files import check_local, write_bytes
+from data_prep.files import check_local, expand, write_bytes
 from data_prep.json_text import parse_json
 from rmgl_jax import __version__
 from rmgl_jax.config import ExperimentConfig, ModelConfig
@@ -142,7 +142,7 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
             configuration or are not finite.
         WriteError: the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     check_model_suffix(path)
     arrays = to_arrays(model.variables)
     layout = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}

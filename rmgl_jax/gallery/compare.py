@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.files import expand
 from rmgl_jax.evaluation.calibration import OperatingPoint
 from rmgl_jax.export.model_file import TrainedModel
 from rmgl_jax.gallery.crops import Crop, read_crop, shape_note
@@ -49,7 +50,7 @@ def compare(model: TrainedModel, first: Path, second: Path) -> Comparison:
     calibration = model.calibration
     flip, dim = (True, None) if calibration is None else (calibration.flip, calibration.dim)
     embedder = Embedder(model, 2, flip, dim)
-    paths = [path.expanduser() for path in (first, second)]
+    paths = [expand(path) for path in (first, second)]
     images = [read_crop(Crop(path)) for path in paths]
     notes = [
         note

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 
 from data_prep.errors import InputError, MissingPackageError
-from data_prep.files import check_output, replacing
+from data_prep.files import check_output, expand, replacing
 from rmgl_jax.evaluation.projection import Precision, reduce_precision
 from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.entries import check_text
@@ -52,7 +52,7 @@ def write_embeddings(
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"A file of embeddings must end in {' or '.join(SUFFIXES)}, got {path}.")
-    path = path.expanduser()
+    path = expand(path)
     check_output(path)
     writer = _write_npz if path.suffix == ".npz" else _write_parquet
     return writer(path, width, precision)

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError, MissingFileError
-from data_prep.files import write_text
+from data_prep.files import expand, write_text
 from data_prep.workers import cores
 from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.query_expansion import expand_queries
@@ -122,7 +122,7 @@ class Gallery:
         if not is_url(place):
             if name != COLLECTION:
                 raise InputError(f"Only galleries on servers have names; {place} is a directory.")
-            place = str(Path(place).expanduser().absolute())
+            place = str(expand(place).absolute())
         requested = {"flip": flip, "dim": dim, "index": index}
 
         def new_settings() -> Settings:

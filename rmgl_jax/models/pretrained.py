@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, MissingPackageError
-from data_prep.files import check_file, write_bytes
+from data_prep.files import check_file, expand, write_bytes
 from rmgl_jax.config import ModelConfig
 from rmgl_jax.models.rmgl import branch_modules
 
@@ -84,7 +84,7 @@ def load_backbone(path: str | os.PathLike[str], variables: Variables, config: Mo
         MissingPackageError: The file needs PyTorch, which is not installed.
         ValueError: `variables` does not fit `config`.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     arrays = _read(path)
     _check_stride(path, config)
     flat = traverse_util.flatten_dict(dict(variables))
@@ -125,7 +125,7 @@ def save_backbone(
         InputError: `path` does not end in `.safetensors`.
         ValueError: There is no such branch, or `variables` does not fit `config`.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.suffix != ".safetensors":
         raise InputError(f"save_backbone writes .safetensors files, got {path}.")
     if not 0 <= branch < len(config.granularities):

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from data_prep.errors import InputError, WriteError
-from data_prep.files import write_text
+from data_prep.files import expand, write_text
 from rmgl_jax import __version__
 from rmgl_jax.evaluation.protocol import data_digest
 from rmgl_jax.page_templates import make_environment
@@ -51,7 +51,7 @@ def write_report(
             are prepared now; see also `inspect_run`.
         WriteError: the page cannot be written; an existing page stays as it is.
     """
-    workdir = workdir.expanduser()
+    workdir = expand(workdir)
     run = read_run(workdir)
     if console is not None and run.log_damage is not None:
         console.print(run.log_damage, highlight=False, markup=False, soft_wrap=True)
@@ -69,7 +69,7 @@ def write_report(
                 f"prepared now: the digests of query and gallery were {result.data_digest}, and "
                 f"are {digest}."
             )
-    path = output.expanduser() if output else workdir / REPORT_NAME
+    path = expand(output) if output else workdir / REPORT_NAME
     html = render(run, seen)
     try:
         write_text(path, html)
