@@ -381,6 +381,17 @@ def test_table_uses_only_results_and_configurations(options):
     assert nothing.done == []
 
 
+def test_table_names_rows_of_another_budget(options):
+    def longer(base):
+        return replace(base, train=replace(base.train, epochs=80, num_ids=6))
+
+    plain, _, wide = TABLE.rows
+    _, markdown = do(replace(TABLE, rows=(plain, replace(wide, overrides=longer))), options)
+    (note,) = [line for line in markdown.splitlines() if "80 epochs of batches of 6 x 4" in line]
+    assert "wide" in note
+    assert "plain" not in note
+
+
 def test_table_names_missing_rows(options):
     do(TABLE, replace(options, rows=("soft",)))
     _, markdown = do(TABLE, replace(options, only_draw=True))

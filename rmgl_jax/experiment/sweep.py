@@ -299,6 +299,11 @@ def show(sweep: Sweep, results: Results, options: SweepOptions, console: Console
     console.print(f"Written to {path}", highlight=False, markup=False)
 
 
+def _budget(config: ExperimentConfig) -> str:
+    train = config.train
+    return f"{train.epochs} epochs of batches of {train.num_ids} x {train.num_instances}"
+
+
 def _notes(sweep: Sweep, results: Results, options: SweepOptions) -> list[str]:
     """Conditions of the measurement, and the rows that are missing."""
     config = options.experiment
@@ -306,12 +311,16 @@ def _notes(sweep: Sweep, results: Results, options: SweepOptions) -> list[str]:
     first = next(run for runs in results.values() for run in runs)
     notes = [
         f"{first.dataset} {first.version}, {first.n_query:,} queries, {first.n_gallery:,} gallery "
-        f"images; preset {options.preset}: {size}, {config.train.epochs} epochs of batches of "
-        f"{config.train.num_ids} x {config.train.num_instances}, stages of "
-        f"{config.model.depth} blocks, "
-        f"width {config.model.width}. The result is that of the last step.",
+        f"images; preset {options.preset}: {size}, {_budget(config)}, stages of "
+        f"{config.model.depth} blocks, width {config.model.width}. The result is that of the last "
+        "step.",
         _TEST_NOTE,
     ]
+    budgets = {row.name: _budget(row.overrides(config)) for row, runs in results.items() if runs}
+    if others := [
+        f"{name} has {budget}" for name, budget in budgets.items() if budget != _budget(config)
+    ]:
+        notes.append(f"Unlike the others, {'; '.join(others)}.")
     datasets = sorted({key.removesuffix(RERANKED) for row in results for key in row.paper})
     if datasets and config.dataset not in datasets:
         notes.append(
