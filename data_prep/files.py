@@ -52,7 +52,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{path} begins with the home directory of nobody.") from error
+        raise InputError(f"{path} names the home directory of a user who does not exist.") from error
 
 
 def check_file(path: Path, largest: int = sys.maxsize) -> int:

@@ -122,6 +122,7 @@ def train_loop(
         def evaluate_step(done: int) -> None:
             assert evaluate is not None
             if done >= total:
+                checkpoints.finish(manager)
                 end_on_sigterm()
             values = evaluate({"params": state.params, "batch_stats": state.batch_stats})
             if logger is not None:
