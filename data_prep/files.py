@@ -52,7 +52,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{path} names the home directory of a user who does not exist.") from error
+        raise InputError(f"{path} names the home directory of an unknown user.") from error
 
 
 def check_file(path: Path, largest: int = sys.maxsize) -> int:
