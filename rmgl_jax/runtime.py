@@ -156,7 +156,7 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
                 _exit_interrupted(console, error)
             message = (
                 "Stopped, because another process of the run has ended or cannot be reached "
-                f"({error})."
+                f"({' '.join(str(error).split())})."
                 if is_lost
                 else str(error)
             )

@@ -80,8 +80,9 @@ def start():
 def sentence(process):
     """Output of an ended process, without JAX's notes of connections."""
     printed = process.communicate(timeout=60)[0].splitlines()
-    (line,) = [line for line in printed if line != "connected" and not CONNECTION_NOTE.search(line)]
-    return line
+    found = [line for line in printed if line != "connected" and not CONNECTION_NOTE.search(line)]
+    assert len(found) == 1, printed
+    return found[0]
 
 
 def test_process_ends_if_its_peer_does_not_come(start):
