@@ -367,13 +367,15 @@ def run_training(problem: Problem, folder: Path, seconds: float) -> dict:
     """Trains for some time; SIGTERM then makes the run save its state."""
     command = ["-m", "rmgl_jax", *training_command(problem, folder)]
     with started([sys.executable, *command], stderr=subprocess.STDOUT) as process:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=max(seconds, 1))
-        process.terminate()
+        # Read all the while: a full pipe would stop the training.
         try:
-            output, _ = process.communicate(timeout=SAVING)
+            output, _ = process.communicate(timeout=max(seconds, 1))
         except subprocess.TimeoutExpired:
-            return {"error": f"the training did not end within {SAVING} s of SIGTERM"}
+            process.terminate()
+            try:
+                output, _ = process.communicate(timeout=SAVING)
+            except subprocess.TimeoutExpired:
+                return {"error": f"the training did not end within {SAVING} s of SIGTERM"}
     found = {"command": " ".join(command), "status": process.returncode, "output": output[-4000:]}
     if process.returncode not in (0, SAVED):
         found["error"] = f"the training ended with status {process.returncode}: {output[-2000:]}"

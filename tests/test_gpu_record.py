@@ -145,3 +145,11 @@ def test_failures_are_no_measurements(tmp_path, monkeypatch):
     assert "error" in run_stage("no such stage", TINY, 60)
     monkeypatch.setattr(gpu_record, "training_command", lambda *_: ["train", "--no-such-option"])
     assert "error" in run_training(TINY, tmp_path, 60)
+
+
+def test_training_may_print_more_than_a_pipe_holds(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nyes | head -c 200000\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert run_training(TINY, tmp_path, 5)["status"] == 0

@@ -56,8 +56,7 @@ def parameter_labels(params: Any, frozen_until: FrozenPosition | None = None) ->
     def label(path: tuple[Any, ...], _: Any) -> str:
         if path[0].key in HEAD_MODULES + OPTIONAL_HEAD_MODULES:
             return "head"
-        frozen = frozen_until is not None and is_frozen(path[1].key, frozen_until)
-        return "frozen" if frozen else "backbone"
+        return "frozen" if is_frozen(path[1].key, frozen_until) else "backbone"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
