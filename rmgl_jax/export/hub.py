@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 
 from data_prep.errors import MissingFileError, MissingPackageError
-from data_prep.files import expand
+from data_prep.files import check_local, expand
 from rmgl_jax.training.run_directory import CONFIG_NAME
 
 MODEL_NAME = "model.safetensors"
 """Name of the model file in a model folder, and in a repository of the Hugging Face hub."""
 
-_REPOSITORY = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_REPOSITORY = re.compile(
+    r"(?P<address>https://huggingface\.co/)?"
+    r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)/?(@(?P<revision>[\w./-]+))?"
+)
 
 
 def is_run(directory: Path) -> bool:
@@ -25,17 +28,22 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
     A directory with a model file and no run is a model folder. A path that does not exist and has
     the form `ORGANIZATION/NAME` or `ORGANIZATION/NAME@REVISION` is a repository of the Hugging Face
-    hub, unless there is a directory `ORGANIZATION`. Of a repository only the model file is read.
+    hub, unless there is a directory `ORGANIZATION`; so is `https://huggingface.co/ORGANIZATION/NAME`.
+    Of a repository only the model file is read.
 
     Raises:
+        InputError: the path is another address, such as that of a bucket.
         MissingPackageError: the path would be on the hub, and huggingface_hub is not installed.
         MissingFileError: the hub or its local cache does not have the model, or cannot be reached.
     """
+    repository = _REPOSITORY.fullmatch(os.fspath(path))
+    if repository and repository["address"]:
+        return _download(repository["name"], repository["revision"])
+    check_local("A model", path)
     path = expand(path)
     if path.is_dir():
         file = path / MODEL_NAME
         return file if file.is_file() and not is_run(path) else path
-    repository = _REPOSITORY.fullmatch(path.as_posix())
     if path.exists() or path.parent.is_dir() or repository is None or path.suffix == ".safetensors":
         return path
     return _download(repository["name"], repository["revision"])

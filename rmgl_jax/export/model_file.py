@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from data_prep.errors import InputError, MissingFileError, WriteError
-from data_prep.files import check_local, expand, write_bytes
+from data_prep.files import expand, write_bytes
 from data_prep.json_text import parse_json
 from rmgl_jax import __version__
 from rmgl_jax.config import ExperimentConfig, ModelConfig
@@ -105,7 +105,8 @@ def load_model(
 
     Args:
         path: run directory, `.safetensors` file of `save_model`, folder of `save_model_folder`, or
-            "ORGANIZATION/NAME" on the hub if there is no such path; see `hub.resolve`.
+            "ORGANIZATION/NAME" on the hub if there is no such path, or the address of its page;
+            see `hub.resolve`.
         step: training step of the checkpoint to load from a run directory; by default the latest
             undamaged one.
         best: Load the checkpoint with the greatest mAP among those that were evaluated.
@@ -117,7 +118,6 @@ def load_model(
         CheckpointError: there is no checkpoint of `step`, or it is damaged.
         MissingPackageError: the path names a model on the hub, and huggingface_hub is missing.
     """
-    check_local("A model", path)
     path = resolve(path)
     if path.suffix == SUFFIX and not path.is_dir():
         if best or step is not None:
