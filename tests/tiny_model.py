@@ -1,5 +1,6 @@
 """Small networks for tests, with variables that need no compilation."""
 
+import functools
 import math
 
 import jax
@@ -12,6 +13,7 @@ from rmgl_jax.models.rmgl import RMGL
 TINY = ModelConfig(num_classes=5, image_size=(96, 32), depth=(1, 1, 1, 1), width=4, embed_dim=8)
 
 
+@functools.cache
 def variable_shapes(config: ModelConfig) -> dict:
     """The variables of `RMGL(config)`, as shapes and dtypes."""
     images = jax.ShapeDtypeStruct((1, *config.image_size, 3), jnp.float32)
