@@ -12,9 +12,6 @@ from tests.compilation import xla_flags
 os.environ["XLA_FLAGS"] = xla_flags(devices=4)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# Tracing allocates so many objects that the default takes an eighth of the time.
-gc.set_threshold(50_000, 20, 50)
-
 # Compiled programs are kept between sessions, also for the processes that tests start.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")
@@ -38,6 +35,9 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing allocates so many objects that the default takes an eighth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 # Deadlines would make shared, slow machines fail at random; the seeds are fixed so that a failure
 # repeats.

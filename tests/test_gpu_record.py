@@ -8,7 +8,8 @@ import time
 import pytest
 
 from benchmarks import gpu_record
-from benchmarks.gpu_record import PROBLEMS, record, run_stage, run_training, stages, tables
+from benchmarks.gpu_record import record, run_stage, run_training, tables
+from benchmarks.gpu_stages import PROBLEMS, stages
 from data_prep.errors import InputError
 from rmgl_jax.experiment.initial_weights import check_initial_weights
 from rmgl_jax.experiment.options import parse_run
