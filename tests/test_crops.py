@@ -6,6 +6,7 @@ from PIL import Image
 
 from data_prep.errors import InputError, MissingFileError
 from rmgl_jax.gallery.crops import Crop, find_crops, parse_time, read_crop
+from rmgl_jax.gallery.identify import identify
 
 
 def save(path, seed=0, size=(24, 12), **options):
@@ -19,6 +20,22 @@ def write_csv(directory, text):
     path = directory / "crops.csv"
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize("number", [int, float, np.float32, np.int64])
+def test_crop_rounds_edges_to_whole_pixels(number, tmp_path):
+    path = save(tmp_path / "a.png")
+    crop = Crop(path, tuple(map(number, (1, 2, 9, 20))))
+    assert crop == Crop(path, (1, 2, 9, 20))
+    assert {type(edge) for edge in crop.box} == {int}
+    assert identify(crop) == identify(Crop(path, (1, 2, 9, 20)))
+    assert Crop(path, np.array([1.4, 2, 9, 20.6])).box == (1, 2, 9, 21)
+
+
+@pytest.mark.parametrize("box", [(1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, np.nan), (0, 0, np.inf, 9)])
+def test_crop_refuses_boxes_other_than_four_finite_numbers(box, tmp_path):
+    with pytest.raises(InputError, match=r"four numbers \(left, top, right, bottom\), got \("):
+        Crop(tmp_path / "a.png", box)
 
 
 def test_find_crops_searches_directories_at_any_depth_in_order(tmp_path):

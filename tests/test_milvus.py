@@ -57,6 +57,17 @@ def hostile(tmp_path_factory):
     disconnect(client, location)
 
 
+def test_boxes_with_fractions_are_read_and_removed(tmp_path):
+    client = connect(str(tmp_path))
+    collection = open_collection(client, str(tmp_path), "rows", "exact", 2, "")
+    entry = Entry("0" * 32, "/a.png", (1.0, 2.0, 30.4, 80.0), "", None, ())
+    collection.upsert([entry], np.eye(2, dtype=np.float32)[:1])
+    assert [found.box for found in collection.scan(Filters())] == [(1, 2, 30, 80)]
+    collection.delete([entry.id])
+    assert len(collection) == 0
+    disconnect(client, str(tmp_path))
+
+
 def test_rows_are_read_as_they_were_written(hostile):
     collection, entries = hostile
     assert list(collection.scan(Filters())) == entries

@@ -299,15 +299,20 @@ def read_settings(client: Any, location: str, name: str) -> str | None:
 
 
 def _to_entry(row: dict[str, Any]) -> Entry:
-    left, top, right, bottom = map(int, row["box"].split(",")) if row["box"] else (0, 0, 0, 0)
     return Entry(
         id=row["id"],
         path=row["path"],
-        box=(left, top, right, bottom) if row["box"] else None,
+        box=_to_box(row["box"]) if row["box"] else None,
         camera=row["camera"],
         time=None if row["time"] == UNKNOWN_TIME else float(row["time"]),
         labels=tuple(row["labels"]),
     )
+
+
+def _to_box(text: str) -> tuple[int, int, int, int]:
+    # Galleries of earlier versions may hold edges such as "1.0".
+    left, top, right, bottom = (round(float(edge)) for edge in text.split(","))
+    return left, top, right, bottom
 
 
 def chunks(items: Sequence[T] | np.ndarray, size: int) -> Iterator[Any]:

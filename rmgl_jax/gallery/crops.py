@@ -37,7 +37,7 @@ class Crop:
     path: Path
     """The image file."""
     box: tuple[int, int, int, int] | None = None
-    """Left, top, right and bottom in pixels of the upright image; None is the whole image."""
+    """Left, top, right and bottom in whole pixels of the upright image; None is all of it."""
     pid: int | None = None
     """Identity; None is unknown."""
     camera: str = ""
@@ -48,16 +48,16 @@ class Crop:
     """Words to search for."""
 
     def __post_init__(self) -> None:
-        """Checks that the numbers can be stored.
+        """Converts the path and the edges of the box, and checks that all fields can be stored.
+
+        Edges are rounded to whole pixels.
 
         Raises:
-            InputError: names the number that cannot.
+            InputError: names the value that cannot be stored.
         """
-        if self.box is not None and not all(-_BOX_END <= edge < _BOX_END for edge in self.box):
-            raise InputError(
-                f"The edges of a box must be from -{_BOX_END:,} to {_BOX_END:,}, got "
-                f"{list(self.box)}."
-            )
+        object.__setattr__(self, "path", Path(self.path))
+        if self.box is not None:
+            object.__setattr__(self, "box", _whole_edges(self.box))
         if self.pid is not None and not -_PID_END <= self.pid < _PID_END:
             raise InputError(f"A pid must be a number of 64 bits, got {self.pid}.")
         if self.time is not None:
@@ -304,16 +304,30 @@ def _crop_of(directory: Path, row: Mapping[str | None, object], where: str) -> C
         raise InputError(f"{where}: {error}.") from error
 
 
+def _whole_edges(edges: Iterable[float | str]) -> tuple[int, int, int, int]:
+    """Rounds the four edges of a box, numbers or texts of numbers, to whole pixels."""
+    try:
+        left, top, right, bottom = (round(float(edge)) for edge in edges)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"A box has four numbers (left, top, right, bottom), got {edges}."
+        ) from error
+    box = (left, top, right, bottom)
+    if not all(-_BOX_END <= edge < _BOX_END for edge in box):
+        raise InputError(
+            f"The edges of a box must be from -{_BOX_END:,} to {_BOX_END:,}, got {list(box)}."
+        )
+    return box
+
+
 def _box(edges: list[str]) -> tuple[int, int, int, int] | None:
-    """Parses a box, whose edges are rounded to whole pixels; None if all are empty."""
+    """Parses a box of a CSV file; None if all edges are empty."""
     if not any(edges):
         return None
-    left, top, right, bottom = (round(float(edge)) for edge in edges)
+    left, top, right, bottom = box = _whole_edges(edges)
     if left >= right or top >= bottom:
-        raise ValueError(
-            f"the box {[left, top, right, bottom]} (left, top, right, bottom) is empty"
-        )
-    return left, top, right, bottom
+        raise ValueError(f"the box {list(box)} (left, top, right, bottom) is empty")
+    return box
 
 
 def parse_time(text: str) -> float | None:
