@@ -1,11 +1,14 @@
 """Crops found in files, directories, globs and CSV files, and their pixels."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep.errors import InputError, MissingFileError
 from rmgl_jax.gallery.crops import Crop, find_crops, parse_time, read_crop
+from rmgl_jax.gallery.entries import Filters
 from rmgl_jax.gallery.identify import identify
 
 
@@ -36,6 +39,40 @@ def test_crop_rounds_edges_to_whole_pixels(number, tmp_path):
 def test_crop_refuses_boxes_other_than_four_finite_numbers(box, tmp_path):
     with pytest.raises(InputError, match=r"four numbers \(left, top, right, bottom\), got \("):
         Crop(tmp_path / "a.png", box)
+
+
+def test_crop_takes_paths_as_text(tmp_path):
+    path = save(tmp_path / "a.png")
+    assert Crop(str(path)) == Crop(path)
+    assert read_crop(Crop(str(path))).size == (12, 24)
+
+
+def test_crop_keeps_numbers_of_numpy_as_those_of_python():
+    crop = Crop("a.png", pid=np.int64(3), time=np.float32(10), labels=["red"])
+    assert (type(crop.pid), type(crop.time), crop.labels) == (int, float, ("red",))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("labels", "entrance", "labels must be texts.*'entrance'"),
+        ("labels", (1,), r"labels must be texts.*\(1,\)"),
+        ("camera", 3, "camera must be text, got 3"),
+        ("pid", "3", "pid must be a whole number.*'3'"),
+        ("time", datetime(2026, 5, 1, tzinfo=UTC), r"seconds since 1970.*datetime\.datetime"),
+    ],
+)
+def test_crop_refuses_fields_of_other_types(field, value, message):
+    with pytest.raises(InputError, match=message):
+        Crop("a.png", **{field: value})
+
+
+@pytest.mark.parametrize("field", ["cameras", "not_cameras", "labels"])
+def test_filters_refuse_one_text_for_several(field):
+    with pytest.raises(InputError, match=f"{field} must be texts.*'12'"):
+        Filters(**{field: "12"})
+    with pytest.raises(InputError, match=f"{field} must be texts"):
+        Filters(**{field: (12,)})
 
 
 def test_find_crops_searches_directories_at_any_depth_in_order(tmp_path):

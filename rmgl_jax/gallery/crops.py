@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from data_prep.errors import InputError, MissingFileError
 from data_prep.images import open_image, read_encoded
 from data_prep.names import parse_market_name
+from rmgl_jax.gallery.entries import check_several
 
 COLUMNS = (
     *("path", "left", "top", "right", "bottom"),
@@ -48,9 +50,7 @@ class Crop:
     """Words to search for."""
 
     def __post_init__(self) -> None:
-        """Converts the path and the edges of the box, and checks that all fields can be stored.
-
-        Edges are rounded to whole pixels.
+        """Checks all fields, and converts them to their types; a box is rounded to whole pixels.
 
         Raises:
             InputError: names the value that cannot be stored.
@@ -58,10 +58,17 @@ class Crop:
         object.__setattr__(self, "path", Path(self.path))
         if self.box is not None:
             object.__setattr__(self, "box", _whole_edges(self.box))
-        if self.pid is not None and not -_PID_END <= self.pid < _PID_END:
-            raise InputError(f"A pid must be a number of 64 bits, got {self.pid}.")
+        if self.pid is not None:
+            if not (isinstance(self.pid, Integral) and -_PID_END <= self.pid < _PID_END):
+                raise InputError(f"A pid must be a whole number of 64 bits, got {self.pid!r}.")
+            object.__setattr__(self, "pid", int(self.pid))
+        if not isinstance(self.camera, str):
+            raise InputError(f"A camera must be text, got {self.camera!r}.")
         if self.time is not None:
             _check_time(self.time)
+            object.__setattr__(self, "time", float(self.time))
+        check_several("labels", self.labels)
+        object.__setattr__(self, "labels", tuple(self.labels))
 
     def __str__(self) -> str:
         return str(self.path) if self.box is None else f"{self.path} {list(self.box)}"
@@ -350,6 +357,10 @@ def parse_time(text: str) -> float | None:
 
 
 def _check_time(seconds: float) -> None:
+    if not isinstance(seconds, Real):
+        raise InputError(
+            f"A time must be in seconds since 1970 (`timestamp()` of a datetime), got {seconds!r}."
+        )
     if not _FIRST <= seconds < _END:
         raise InputError(
             f"A time must be in the years 1 to 9999, got {seconds:.16g} seconds since 1970 "

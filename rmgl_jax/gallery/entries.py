@@ -1,6 +1,7 @@
 """Records of a gallery: an image with its metadata, a search result, and filters."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ class Filters:
     """Conditions on images, which must all hold.
 
     Raises:
-        InputError: a time is not finite, or a text is not valid Unicode.
+        InputError: a time is not finite, cameras or labels are one text instead of several, or a
+            text is not valid Unicode.
     """
 
     cameras: tuple[str, ...] = ()
@@ -58,6 +60,8 @@ class Filters:
         for time in (self.after, self.before):
             if time is not None and not math.isfinite(time):
                 raise InputError(f"A time must be finite, got {time}.")
+        for name in ("cameras", "not_cameras", "labels"):
+            check_several(name, getattr(self, name))
         for text in (*self.cameras, *self.not_cameras, *self.labels):
             check_text("A camera or label", text)
 
@@ -83,6 +87,20 @@ class AddResult:
     """Images that cannot be read, with the reasons."""
     wide: tuple[str, ...] = ()
     """Added images that are wider than high, which person crops rarely are."""
+
+
+def check_several(name: str, texts: Iterable[object]) -> None:
+    """Checks that a field has several texts: one text would be taken apart into its letters.
+
+    Args:
+        name: name of the field in the error message.
+        texts: the value.
+
+    Raises:
+        InputError: the value is one text, or something else than texts.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{name} must be texts, such as ('a',), got {texts!r}.")
 
 
 def check_text(name: str, text: str, most: int | None = None) -> None:
