@@ -172,6 +172,12 @@ def test_add_again_changes_nothing(tmp_path, crops):
         assert len(gallery.ids_of(crops[0].path)) == 2
 
 
+def test_add_takes_paths(tmp_path, crops):
+    with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+        assert gallery.add([crops[0].path, str(crops[1].path)]).added == 2
+        assert [len(gallery.ids_of(crop.path)) for crop in crops[:2]] == [1, 1]
+
+
 def test_add_shows_progress_on_request(tmp_path, crops, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with Gallery.open(tmp_path / "g", MODEL, create=True, batch_size=8) as gallery:

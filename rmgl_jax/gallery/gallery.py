@@ -174,7 +174,11 @@ class Gallery:
             return cls(collection, settings, model, batch_size, resources.pop_all())
 
     def add(
-        self, crops: Iterable[Crop], *, skip_bad: bool = False, progress: bool = False
+        self,
+        crops: Iterable[Crop | str | os.PathLike[str]],
+        *,
+        skip_bad: bool = False,
+        progress: bool = False,
     ) -> AddResult:
         """Embeds and stores images, batch by batch; those that are in the gallery are passed over.
 
@@ -183,7 +187,7 @@ class Gallery:
         adding the same images again goes on with the rest.
 
         Args:
-            crops: the images, as from `find_crops`.
+            crops: the images, as from `find_crops`; a path is its whole image without metadata.
             skip_bad: Leave out images that cannot be read or stored, and list them in the result.
             progress: Show a progress bar on standard error.
 
@@ -205,7 +209,7 @@ class Gallery:
             seen: set[str] = set()
             with ThreadPoolExecutor(cores()) as pool:
                 iterator = iter(crops)
-                while part := list(islice(iterator, self._batch_size)):
+                while part := list(map(_to_crop, islice(iterator, self._batch_size))):
                     results = list(pool.map(identify, part))
                     found = [result for result in results if isinstance(result, Entry)]
                     known = self._collection.get([entry.id for entry in found])
@@ -465,6 +469,10 @@ class Gallery:
     def close(self) -> None:
         """Closes the gallery, which other processes can then open."""
         self._resources.close()
+
+
+def _to_crop(image: Crop | str | os.PathLike[str]) -> Crop:
+    return image if isinstance(image, Crop) else Crop(Path(image))
 
 
 def _check_top(top: int) -> None:
