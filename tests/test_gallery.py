@@ -91,6 +91,7 @@ def test_entries_have_the_metadata_of_their_crops(filled, crops):
         )
         assert filled.entry(entry.id) == entry
         assert filled.ids_of(crop.path) == [entry.id]
+    assert filled.ids_of(os.fsdecode(b"bad\xff.png")) == []
     assert filled.cameras() == ["0", "1", "2"]
 
 

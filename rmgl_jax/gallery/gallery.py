@@ -40,7 +40,7 @@ from rmgl_jax.gallery.directory import (
     read_text,
 )
 from rmgl_jax.gallery.embedder import Embedder, ImageLike
-from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped
+from rmgl_jax.gallery.entries import AddResult, Entry, Filters, Match, Skipped, check_text
 from rmgl_jax.gallery.identify import identify, is_id, is_wide
 from rmgl_jax.gallery.milvus import connect, disconnect, is_url, remove_half_written
 from rmgl_jax.gallery.recall import measure_recall
@@ -391,7 +391,12 @@ class Gallery:
 
     def ids_of(self, path: str | os.PathLike[str]) -> list[str]:
         """Finds the ids of an image file: none, one, or several if boxes of it were added."""
-        return self._collection.ids_of(os.path.abspath(os.path.expanduser(os.fspath(path))))
+        absolute = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        try:
+            check_text("A path", absolute)
+        except InputError:  # `add` refuses such a path too.
+            return []
+        return self._collection.ids_of(absolute)
 
     def cameras(self) -> list[str]:
         """Lists the known cameras, sorted."""
