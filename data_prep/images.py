@@ -39,14 +39,29 @@ def open_image(encoded: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decodes an image and converts it to 8-bit RGB, upright by its EXIF orientation.
 
-    Gray, palette and transparent images become RGB. Of 16 bits the upper eight are kept, as Pillow
+    Gray, palette and transparent images become RGB.
+    """
+    return decode_upright(image).convert("RGB")
+
+
+def decode_upright(image: Image.Image) -> Image.Image:
+    """Decodes an image, turns it upright by its EXIF orientation, and reduces 16-bit gray to 8-bit.
+
+    An image with damaged metadata is not turned. Of 16 bits the upper eight are kept, as Pillow
     does with 16-bit colors; converting 16-bit gray it would clip all above 255 to white.
     """
-    upright = ImageOps.exif_transpose(image)
-    # Older versions of Pillow open 16-bit gray PNG files as "I".
-    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    return upright.convert("RGB")
+    image.load()
+    # Pillow opens 16-bit gray PGM, scaled to 65,535, as "I"; older versions also PNG.
+    is_deep = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in ("PNG", "PPM")
+    )
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # Damaged metadata may raise anything.
+        upright = image.copy()
+    if is_deep:
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return upright
 
 
 def image_problem(path: Encoded) -> str | None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data_prep.errors import InputError, MissingFileError
+from data_prep.images import image_problem, open_image, to_rgb
 from rmgl_jax.gallery.crops import Crop, find_crops, parse_time, read_crop
 from rmgl_jax.gallery.entries import Filters
 from rmgl_jax.gallery.identify import identify
@@ -201,6 +202,30 @@ def test_read_crop_cuts_box_of_upright_image(tmp_path):
     for outside in ((24, 0, 30, 5), (-9, 0, 0, 5), (0, 12, 5, 20)):
         with pytest.raises(InputError, match=rf"a\.png is 24 x 12 .*{outside[0]}"):
             read_crop(Crop(path, outside))
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["plain", "binary"])
+def test_read_crop_keeps_tones_of_16_bit_pgm(kind, most, tmp_path):
+    values = np.linspace(0, most, 48).round().astype(int).reshape(8, 6)
+    header = f"P{2 if kind == 'plain' else 5} 6 8 {most}\n".encode()
+    body = " ".join(map(str, values.flat)).encode() if kind == "plain" else values.astype(">u2")
+    (tmp_path / "a.pgm").write_bytes(header + bytes(body))
+    image = read_crop(Crop(tmp_path / "a.pgm"))
+    assert image.mode == "L"
+    np.testing.assert_allclose(np.asarray(image), values * 255 / most, atol=1)
+    # The evaluation sees the same pixels.
+    with open_image((tmp_path / "a.pgm").read_bytes(), ["PPM"]) as opened:
+        np.testing.assert_array_equal(to_rgb(opened), image.convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_images_with_damaged_exif_are_read_unturned(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{kind}"
+    Image.fromarray(pixels).save(path, exif=b"Exif\0\0garbagegarbage", lossless=True)
+    np.testing.assert_array_equal(read_crop(Crop(path)), pixels)
+    assert image_problem(path) is None
 
 
 def test_read_crop_names_files_that_cannot_be_read(tmp_path, monkeypatch):

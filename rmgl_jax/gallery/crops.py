@@ -11,10 +11,10 @@ from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import InputError, MissingFileError
-from data_prep.images import open_image, read_encoded
+from data_prep.images import decode_upright, open_image, read_encoded
 from data_prep.names import parse_market_name
 from rmgl_jax.gallery.entries import check_several
 
@@ -113,7 +113,7 @@ def read_crop(crop: Crop) -> Image.Image:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Reads an image file, upright by its EXIF tag; raises as `read_crop` does."""
+    """Reads an image file as `decode_upright` does; raises as `read_crop` does."""
     try:
         with open_image(read_encoded(path), formats()) as image:
             limit = Image.MAX_IMAGE_PIXELS
@@ -121,7 +121,7 @@ def read_image(path: Path) -> Image.Image:
                 raise InputError(
                     f"{path} has {image.width} x {image.height} pixels, more than {limit:,}."
                 )
-            return ImageOps.exif_transpose(image)
+            return decode_upright(image)
     except (InputError, MissingFileError):
         raise
     except UnidentifiedImageError as error:
