@@ -10,7 +10,7 @@ from data_prep.errors import InputError, MissingFileError
 from data_prep.images import image_problem, open_image, to_rgb
 from rmgl_jax.gallery.crops import Crop, find_crops, parse_time, read_crop
 from rmgl_jax.gallery.entries import Filters
-from rmgl_jax.gallery.identify import identify
+from rmgl_jax.gallery.identify import identify, is_wide
 
 
 def save(path, seed=0, size=(24, 12), **options):
@@ -226,6 +226,16 @@ def test_images_with_damaged_exif_are_read_unturned(kind, tmp_path):
     Image.fromarray(pixels).save(path, exif=b"Exif\0\0garbagegarbage", lossless=True)
     np.testing.assert_array_equal(read_crop(Crop(path)), pixels)
     assert image_problem(path) is None
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_is_wide_sees_the_upright_image(kind, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a.{kind}", size=(12, 24), exif=exif)
+    assert is_wide(Crop(path)) == (orientation in (1, 3))
+    assert is_wide(Crop(path)) == (read_crop(Crop(path)).width == 24)
 
 
 def test_read_crop_names_files_that_cannot_be_read(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from PIL import Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from data_prep.errors import ExpectedError, InputError, MissingFileError
 from rmgl_jax.gallery.collection import MAX_LABELS, MAX_PATH, MAX_TEXT
@@ -66,8 +67,11 @@ def is_wide(crop: Crop) -> bool:
     try:
         # This reads the header only.
         with Image.open(crop.path, formats=formats()) as image:
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # Newer versions of Pillow give the upright size.
+                width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
             turned = image.getexif().get(_ORIENTATION) in _TURNED
-            return (image.height > image.width) if turned else (image.width > image.height)
+            return (height > width) if turned else (width > height)
     # A header that is damaged is reported by whoever decodes the image.
     except Exception:
         return False
