@@ -186,8 +186,10 @@ def test_find_crops_names_what_is_missing(tmp_path):
     for source, name in (("none.png", r"none\.png"), ("empty", "empty"), ("*.png", r"\*\.png")):
         with pytest.raises(MissingFileError, match=name):
             list(find_crops([tmp_path / source]))
+    missing = write_csv(tmp_path, "path\nnone.png\n")
     with pytest.raises(MissingFileError, match=r"crops\.csv, line 2: .*none\.png"):
-        list(find_crops([write_csv(tmp_path, "path\nnone.png\n")]))
+        list(find_crops([missing]))
+    assert list(find_crops([missing], missing_ok=True)) == [Crop(tmp_path / "none.png")]
 
 
 def test_read_crop_cuts_box_of_upright_image(tmp_path):

@@ -81,12 +81,18 @@ def test_add_lists_bad_and_wide_images(run, tmp_path, images, model_file):
     for name, size in (("wide.png", (40, 20)), ("high.png", (20, 40))):
         Image.new("RGB", size).save(tmp_path / name)
     (tmp_path / "bad.png").write_bytes(b"bad")
-    arguments = ("add", tmp_path / "g", tmp_path / "*.png", "--model", model_file)
-    assert "bad.png" in run(*arguments, status=1).out
+    (tmp_path / "crops.csv").write_text("path\nnone.png\n")
+    sources = (tmp_path / "*.png", tmp_path / "crops.csv")
+    arguments = ("add", tmp_path / "g", *sources, "--model", model_file)
+    assert "crops.csv, line 2:" in run(*arguments, status=1).out
+    without = ("add", tmp_path / "g", tmp_path / "*.png", "--model", model_file)
+    assert "bad.png" in run(*without, status=1).out
     outcome = run(*arguments, "--skip-bad", "--camera", "door", "--json")
     assert outcome["images"] == 2
     assert outcome["wide"] == [str(tmp_path / "wide.png")]
-    assert [skipped["path"] for skipped in outcome["skipped"]] == [str(tmp_path / "bad.png")]
+    assert {skipped["path"] for skipped in outcome["skipped"]} == {
+        str(tmp_path / name) for name in ("bad.png", "none.png")
+    }
     listed = run("list", tmp_path / "g", "--camera", "door", "--json")
     assert [entry["path"] for entry in listed] == [
         str(tmp_path / name) for name in ("high.png", "wide.png")

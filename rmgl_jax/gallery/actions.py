@@ -32,7 +32,8 @@ from rmgl_jax.gallery.same_person import DEFAULT_FPR, same_person_threshold
 def add_images(options: AddOptions) -> None:
     """Runs `rmgl gallery add`."""
     # All are found before the first is added, so that mistakes show early and the end is known.
-    crops = [_with_metadata(crop, options) for crop in find_crops(options.images)]
+    found = find_crops(options.images, missing_ok=options.skip_bad)
+    crops = [_with_metadata(crop, options) for crop in found]
     if not crops:
         raise InputError("Name the images to add: files, directories, globs or CSV files.")
     with Gallery.open(

@@ -74,7 +74,9 @@ class Crop:
         return str(self.path) if self.box is None else f"{self.path} {list(self.box)}"
 
 
-def find_crops(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Crop]:
+def find_crops(
+    sources: Iterable[str | os.PathLike[str]], *, missing_ok: bool = False
+) -> Iterator[Crop]:
     """Finds the crops in files, directories, globs and CSV files, one after the other.
 
     Directories are searched at any depth for all formats that Pillow reads, in the order of their
@@ -90,13 +92,15 @@ def find_crops(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Crop]:
 
     Args:
         sources: paths and globs.
+        missing_ok: Also give the crops of CSV files whose image is not there. Whoever reads them
+            reports it, or leaves them out (`skip_bad`).
 
     Raises:
         MissingFileError: a file is not there, or a directory or glob has no images.
         InputError: a CSV file has other content; names its line.
     """
     for source in sources:
-        yield from _find(os.path.expanduser(os.fspath(source)))
+        yield from _find(os.path.expanduser(os.fspath(source)), missing_ok)
 
 
 def read_crop(crop: Crop) -> Image.Image:
@@ -186,7 +190,7 @@ def _is_csv(name: str) -> bool:
     return name.lower().endswith(".csv")
 
 
-def _find(source: str) -> Iterator[Crop]:
+def _find(source: str, missing_ok: bool) -> Iterator[Crop]:
     if os.path.isdir(source):
         found = False
         for path in _walk(source, set()):
@@ -195,7 +199,7 @@ def _find(source: str) -> Iterator[Crop]:
         if not found:
             raise MissingFileError(f"{source} has no image files at any depth.")
     elif os.path.exists(source):
-        yield from _read_csv(Path(source)) if _is_csv(source) else [_named(source)]
+        yield from _read_csv(Path(source), missing_ok) if _is_csv(source) else [_named(source)]
     elif glob.has_magic(source):
         matches = sorted(filter(os.path.isfile, glob.iglob(source, recursive=True)), key=Path)
         chosen = [path for path in matches if _is_csv(path) or _is_image(os.path.basename(path))]
@@ -204,7 +208,7 @@ def _find(source: str) -> Iterator[Crop]:
                 f"No image file and no CSV file matches {source}; ** stands for any depth."
             )
         for path in chosen:
-            yield from _find(path)
+            yield from _find(path, missing_ok)
     else:
         raise MissingFileError(f"There is no image {source}.")
 
@@ -251,7 +255,7 @@ def _named(path: str | Path) -> Crop:
     return Crop(path, pid=label.pid, camera=str(label.camera))
 
 
-def _read_csv(path: Path) -> Iterator[Crop]:
+def _read_csv(path: Path, missing_ok: bool) -> Iterator[Crop]:
     number = 0
     try:
         # The mark at the start of files of spreadsheet programs is no part of the first name.
@@ -260,7 +264,11 @@ def _read_csv(path: Path) -> Iterator[Crop]:
             _check_columns(path, reader.fieldnames or ())
             for row in reader:
                 number += 1
-                yield _crop_of(path.parent, row, f"{path}, line {reader.line_num}")
+                where = f"{path}, line {reader.line_num}"
+                crop = _crop_of(path.parent, row, where)
+                if not missing_ok and not crop.path.is_file():
+                    raise MissingFileError(f"{where}: there is no image {crop.path}.")
+                yield crop
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8: {error}.") from error
     if not number:
@@ -292,8 +300,6 @@ def _crop_of(directory: Path, row: Mapping[str | None, object], where: str) -> C
     if not fields["path"]:
         raise InputError(f"{where} has no path.")
     path = directory / os.path.expanduser(fields["path"])
-    if not path.is_file():
-        raise MissingFileError(f"{where}: there is no image {path}.")
     named = _named(path)
     pid = fields.get("pid", "")
     try:

@@ -55,11 +55,11 @@ def embed_files(
         InputError: `output` has another suffix or cannot hold the name of a file, there are no
             images, one does not decode (with `skip_bad`: none does), the model does not give
             embeddings of width `dim`, or the engine does not compute in `engine_precision`.
-        MissingFileError: an image is not there.
+        MissingFileError: a source is not there, or without `skip_bad` an image of a CSV file.
         MissingPackageError: the engine is not installed, or pyarrow for a Parquet file.
     """
     total = 0
-    for crop in find_crops(sources):
+    for crop in find_crops(sources, missing_ok=skip_bad):
         check_storable(crop, output)
         total += 1
     if not total:
@@ -72,7 +72,8 @@ def embed_files(
         progress_bar(Console(stderr=True)) as progress,
     ):
         task = progress.add_task("embedding", total=total)
-        for batch in embedder.stream(find_crops(sources), skip_bad):
+        found = find_crops(sources, missing_ok=skip_bad)
+        for batch in embedder.stream(found, skip_bad):
             append(cast(list[Crop], batch.images), batch.embeddings)
             done += len(batch.images)
             skipped += batch.skipped
