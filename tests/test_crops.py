@@ -1,5 +1,6 @@
 """Crops found in files, directories, globs and CSV files, and their pixels."""
 
+import shutil
 from datetime import UTC, datetime
 
 import numpy as np
@@ -102,9 +103,19 @@ def test_find_crops_follows_linked_directories_once(tmp_path):
 @pytest.mark.parametrize(("target", "error"), [("a.png", InputError), ("none", MissingFileError)])
 def test_link_to_itself_or_to_nothing_is_found_and_named_when_it_is_read(target, error, tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / target)
-    (crop,) = find_crops([tmp_path])
-    with pytest.raises(error, match=r"a\.png"):
-        read_crop(crop)
+    for source in (tmp_path, tmp_path / "*"):
+        (crop,) = find_crops([source])
+        with pytest.raises(error, match=r"a\.png"):
+            read_crop(crop)
+
+
+def test_find_crops_passes_over_directories_that_vanish(tmp_path):
+    for name in ("a/a.png", "b/b.png", "c/c.png"):
+        save(tmp_path / name)
+    found = find_crops([tmp_path])
+    assert next(found) == Crop(tmp_path / "a" / "a.png")
+    shutil.rmtree(tmp_path / "b")
+    assert list(found) == [Crop(tmp_path / "c" / "c.png")]
 
 
 def test_find_crops_takes_files_and_globs(tmp_path):

@@ -201,16 +201,20 @@ def _find(source: str, missing_ok: bool) -> Iterator[Crop]:
     elif os.path.exists(source):
         yield from _read_csv(Path(source), missing_ok) if _is_csv(source) else [_named(source)]
     elif glob.has_magic(source):
-        matches = sorted(filter(os.path.isfile, glob.iglob(source, recursive=True)), key=Path)
+        matches = sorted(filter(_is_file_or_link, glob.iglob(source, recursive=True)), key=Path)
         chosen = [path for path in matches if _is_csv(path) or _is_image(os.path.basename(path))]
         if not chosen:
             raise MissingFileError(
                 f"No image file and no CSV file matches {source}; ** stands for any depth."
             )
         for path in chosen:
-            yield from _find(path, missing_ok)
+            yield from _find(path, missing_ok) if _is_csv(path) else [_named(path)]
     else:
         raise MissingFileError(f"There is no image {source}.")
+
+
+def _is_file_or_link(path: str) -> bool:
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.isdir(path))
 
 
 def _walk(directory: str, visited: set[str]) -> Iterator[str]:
@@ -234,8 +238,11 @@ def _walk(directory: str, visited: set[str]) -> Iterator[str]:
         # A link that leads nowhere, or to itself, is reported when it is read.
         return _is_image(entry.name) and (entry.is_symlink() or entry.is_file())
 
-    with os.scandir(directory) as entries:
-        found = [(entry.name, is_directory(entry), is_image(entry)) for entry in entries]
+    try:
+        with os.scandir(directory) as entries:
+            found = [(entry.name, is_directory(entry), is_image(entry)) for entry in entries]
+    except FileNotFoundError:  # It was removed meanwhile.
+        return
     for name, descends, is_chosen in sorted(found):
         path = os.path.join(directory, name)
         if not descends:
