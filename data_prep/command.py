@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.datasets import builder_class, list_datasets
 from data_prep.errors import ExpectedError, describe, is_expected
 from data_prep.preparing import prepare_dataset
-from data_prep.progress import note, replace_unprintable
+from data_prep.progress import note, printable, replace_unprintable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +68,7 @@ def report_errors(name: str) -> Iterator[None]:
     except (ExpectedError, OSError) as error:
         if not is_expected(error):
             raise
-        sys.exit(describe(error))
+        sys.exit(printable(describe(error), "\n"))
     except KeyboardInterrupt:
         note(f"{name}: interrupted, nothing was kept")
         sys.exit(130)

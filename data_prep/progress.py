@@ -13,7 +13,19 @@ T = TypeVar("T")
 
 def note(message: str) -> None:
     """Prints one line."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        printable(message, "\n"), markup=False
+    )
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Replaces control characters, with which a file's name could steer the terminal.
+
+    Args:
+      text: the text.
+      kept: control characters that stay.
+    """
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def replace_unprintable() -> None:

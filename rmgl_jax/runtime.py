@@ -19,7 +19,7 @@ from rich.console import Console
 
 from data_prep.errors import ExpectedError, InputError, is_expected
 from data_prep.files import cache_directory
-from data_prep.progress import replace_unprintable
+from data_prep.progress import printable, replace_unprintable
 from rmgl_jax import coordination_log, interrupts
 from rmgl_jax.cpu import keep_freed_memory
 
@@ -161,7 +161,7 @@ def report_errors(console: Console, debug: bool = False) -> Iterator[None]:
                 else str(error)
             )
             console.print("[bold red]Error:[/]", end=" ")
-            console.print(message, markup=False, highlight=False)
+            console.print(printable(message, "\n"), markup=False, highlight=False)
             if jax.distributed.is_initialized():
                 _leave_others(1, 0 if is_lost else _SECONDS_TO_LEAVE)
             sys.exit(1)

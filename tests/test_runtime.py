@@ -35,6 +35,13 @@ def test_report_errors_prints_expected_errors_in_one_line(kind, builtin):
     assert issubclass(kind, builtin)
 
 
+def test_report_errors_replaces_control_characters_but_line_ends():
+    printed, _ = run(InputError("2 bad files:\n\x1b[2Ja.png\n\x9bb.png"))
+    assert printed.replace("\N{REPLACEMENT CHARACTER}", "?") == (
+        "Error: 2 bad files:\n?[2Ja.png\n?b.png\n"
+    )
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG])
 def test_report_errors_prints_conditions_of_the_storage(number):
     printed, status = run(OSError(number, "reason", "/file"))

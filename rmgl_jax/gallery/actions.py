@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_prep.errors import InputError
+from data_prep.progress import printable
 from rmgl_jax.export.model_file import TrainedModel, load_model
 from rmgl_jax.gallery.command_options import (
     AddOptions,
@@ -175,17 +176,12 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(columns[i], overflow="fold")
     for row in rows:
         # Text is shown as it is: names of files may look like markup.
-        table.add_row(*(Text(_printable(row[i])) for i in shown))
+        table.add_row(*(Text(printable(row[i])) for i in shown))
     Console().print(table)
 
 
 def _print(text: str) -> None:
-    Console().print(_printable(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Replaces control characters, with which a file's name could steer the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    Console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 from rich.console import Console
 
 from data_prep.errors import InputError
+from data_prep.progress import printable
 from rmgl_jax.config import Arithmetic, Engine
 from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.projection import Precision
@@ -94,4 +95,4 @@ def embed_files(
 
 
 def _print(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
