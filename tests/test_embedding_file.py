@@ -50,6 +50,14 @@ def test_npz_has_names_of_cameras(tmp_path):
         assert list(found["camera"]) == ["door", "2", ""]
 
 
+def test_npz_keeps_cameras_with_leading_zeros_apart(tmp_path):
+    crops = [
+        Crop(Path(name), camera=camera) for name, camera in zip("ab", ("01", "1"), strict=True)
+    ]
+    with np.load(write(tmp_path / "a.npz", crops, EMBEDDINGS[:2])) as found:
+        assert list(found["camera"]) == ["01", "1"]
+
+
 def test_npz_of_many_batches_equals_one_array(tmp_path):
     random = np.random.default_rng(1)
     parts = [random.normal(size=(size, 3)).astype(np.float32) for size in (5000, 1, 4096, 70)]

@@ -125,7 +125,9 @@ def _write_npz(path: Path, width: int, precision: Precision) -> Iterator[Append]
 
 
 def _is_number(camera: str) -> bool:
-    return camera.isascii() and camera.isdecimal() and len(camera) < 19
+    # "01" is another camera than "1".
+    is_number = camera.isascii() and camera.isdecimal() and len(camera) < 19
+    return is_number and str(int(camera)) == camera
 
 
 def _read(rows: IO[bytes]) -> Iterator[list[Any]]:
