@@ -159,6 +159,8 @@ def test_bombs_are_refused_before_they_are_decoded():
     # Sizes are in the sentence, and the limit itself is not over it.
     with pytest.raises(InputError, match=f"5000 x 5000 pixels.*{MAX_PIXELS:,}"):
         decode_upload(HOSTILE["png-large.png"], (64, 32))
+    with pytest.raises(InputError, match=f"more than {MAX_PIXELS:,} pixels"):
+        decode_upload(HOSTILE["png-bomb.png"], (64, 32))
     flat = io.BytesIO()
     Image.new("1", (4000, MAX_PIXELS // 4000)).save(flat, "PNG")
     assert decode_upload(flat.getvalue(), (64, 32)).image.size == (32, 64)

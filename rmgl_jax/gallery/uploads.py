@@ -63,6 +63,8 @@ def decode_upload(encoded: bytes, size: tuple[int, int]) -> Upload:
                 upright = to_rgb(image)
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"The upload has more than {MAX_PIXELS:,} pixels.") from error
     except UnidentifiedImageError as error:
         raise InputError(f"The upload is not an image: it is none of {formats}.") from error
     # A decoder fed with noise may raise anything: struct.error, SyntaxError, IndexError ...
