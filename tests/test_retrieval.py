@@ -57,6 +57,11 @@ def test_search_of_fewer_bits_has_their_error_only(precision, tolerance):
     np.testing.assert_allclose(found.similarities, exact, atol=tolerance)
 
 
+def test_build_refuses_other_precisions():
+    with pytest.raises(InputError, match=r"precision.*'float64'"):
+        FlatIndex.build(embeddings(20), "float64")
+
+
 def test_build_takes_parts():
     queries, gallery = embeddings(3, seed=1), embeddings(50)
     whole = FlatIndex.build(gallery, "int8").search(queries, 7)

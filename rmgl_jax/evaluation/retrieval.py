@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -57,9 +57,12 @@ class FlatIndex:
             precision: type of the stored values.
 
         Raises:
-            InputError: a value is not finite, there are no parts, or widths differ.
+            InputError: `precision` is unknown, a value is not finite, there are no parts, or widths
+                differ.
             ValueError: the gallery or a part is not a matrix, or is empty.
         """
+        if precision not in get_args(Precision):
+            raise InputError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
         parts = [gallery] if isinstance(gallery, np.ndarray) else gallery
         pieces = [_store(piece, precision) for piece in _split(parts)]
         if not pieces:
