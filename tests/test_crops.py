@@ -188,8 +188,20 @@ def test_names_with_more_digits_than_a_pid_are_names(tmp_path):
 def test_time_of_eight_digits_is_a_date():
     assert parse_time("20260501") == parse_time("2026-05-01") == 1777593600
     assert parse_time("1777593600") == 1777593600
-    assert parse_time("12.5") == 12.5
+    assert [parse_time(text) for text in ("10", "12.5", "-3", "100000")] == [10, 12.5, -3, 100_000]
     assert parse_time("") is None
+
+
+@pytest.mark.parametrize("text", ["2026", "202605", "202605010800", "20260501080000"])
+def test_digits_that_look_like_a_date_are_refused(text):
+    with pytest.raises(InputError, match=rf"{text} looks like a date; .* 2026-05-01T08:00"):
+        parse_time(text)
+
+
+@pytest.mark.parametrize("text", ["1_0", "1e9", "inf", " ", "\u0661"])
+def test_seconds_are_plain_decimals(text):
+    with pytest.raises(ValueError, match="isoformat"):
+        parse_time(text)
 
 
 def test_find_crops_names_what_is_missing(tmp_path):

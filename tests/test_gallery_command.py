@@ -167,6 +167,8 @@ def test_errors_of_json_are_on_standard_error(run, tmp_path, gallery):
         (("list", tmp_path / "none"), "none"),
         (("remove", gallery, "0" * 32), "0" * 32),
         (("list", gallery, "--before", "noon"), "noon"),
+        (("list", gallery, "--after", ""), "--after"),
+        (("remove", gallery), "Name the images to remove"),
         (("search", gallery, "0" * 32, "--model", tmp_path / "other.safetensors"), "model"),
         (("add", gallery, tmp_path / "none"), "none"),
     ):

@@ -114,6 +114,8 @@ def list_images(options: ListOptions) -> None:
 
 def remove_images(options: RemoveOptions) -> None:
     """Runs `rmgl gallery remove`."""
+    if not options.images:
+        raise InputError("Name the images to remove: ids and paths, as `rmgl gallery list` shows.")
     with Gallery.open(options.gallery, name=options.name) as gallery:
         ids: list[str] = []
         for image in options.images:
@@ -148,8 +150,12 @@ def _filters(options: FilterOptions) -> Filters:
 
 
 def _time(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else parse_time(text)
+        if not text:
+            raise ValueError("The time is empty.")
+        return parse_time(text)
     except (ValueError, OverflowError) as error:
         raise InputError(f"{name} must be a time as 2026-05-01T12:30, got {text!r}.") from error
 

@@ -25,6 +25,9 @@ COLUMNS = (
 """Columns of a CSV file; only `path` is required, and `camid` is another name of `camera`."""
 _BOX = COLUMNS[1:5]
 _DATE = re.compile(r"\d{8}")  # ISO 8601 without hyphens
+_SECONDS = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+# Years, months, and dates with a time, which are not ISO 8601; seconds of 12 digits are after 5138.
+_LIKE_DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])?|\d{12}|\d{14}", re.ASCII)
 _BOX_END = 2**31  # files of embeddings have 32 bits for an edge
 _PID_END = 2**63
 _FIRST, _END = -62_135_596_800, 253_402_300_800  # seconds of the years 1 and 10000
@@ -354,17 +357,19 @@ def parse_time(text: str) -> float | None:
     """Parses a time: seconds since 1970, or ISO 8601, which is UTC unless it has an offset.
 
     Eight digits are a date, such as 20260501.
+
+    Raises:
+        InputError: the text looks like another date in digits, or the year is not one of 1 to 9999.
+        ValueError: the text is no time.
     """
     if not text:
         return None
-    if not _DATE.fullmatch(text):
-        try:
-            seconds = float(text)
-        except ValueError:
-            pass  # ISO 8601
-        else:
-            _check_time(seconds)
-            return seconds
+    if _LIKE_DATE.fullmatch(text):
+        raise InputError(f"{text} looks like a date; write a time as 2026-05-01T08:00.")
+    if _SECONDS.fullmatch(text) and not _DATE.fullmatch(text):
+        seconds = float(text)
+        _check_time(seconds)
+        return seconds
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
