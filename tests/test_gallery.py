@@ -19,6 +19,7 @@ from data_prep.errors import (
     MissingPackageError,
     WriteError,
 )
+from rmgl_jax.evaluation.calibration import Calibration, OperatingPoint
 from rmgl_jax.evaluation.projection import fit_projection
 from rmgl_jax.evaluation.query_expansion import expand_queries
 from rmgl_jax.evaluation.reranking import rerank
@@ -248,6 +249,23 @@ def test_open_refuses_another_model_and_other_options(tmp_path, crops):
     # What failed is closed again.
     with Gallery.open(tmp_path / "g", MODEL, flip=False) as gallery:
         assert gallery.search(crops[0])[0].score == pytest.approx(1, abs=1e-5)
+
+
+def test_gallery_keeps_the_calibration_of_a_model_that_adds(tmp_path):
+    point = OperatingPoint(1e-3, 0.5, (0.4, 0.6), 0.5, (0.4, 0.6))
+    calibration = Calibration("tiny", MODEL.digest, True, None, 3, 3, 3, (point,))
+    calibrated = replace(MODEL, calibration=calibration)
+    unlike = replace(MODEL, calibration=replace(calibration, flip=False))
+    Gallery.open(tmp_path / "g", MODEL, create=True).close()
+    for model, create, kept in (
+        (calibrated, False, None),
+        (unlike, True, None),
+        (calibrated, True, calibration),
+        (MODEL, True, calibration),
+    ):
+        Gallery.open(tmp_path / "g", model, create=create).close()
+        with Gallery.open(tmp_path / "g") as gallery:
+            assert gallery.model.calibration == kept
 
 
 def test_open_refuses_what_is_not_a_gallery(tmp_path, crops):

@@ -35,7 +35,8 @@ class AddOptions:
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, directories (searched at any depth), globs, and CSV files with boxes."""
     model: Path | None = None
-    """Run directory or model file; needed to make a gallery, and with a server."""
+    """Run directory or model file; needed to make a gallery, and with a server. A gallery keeps the
+    thresholds of a calibrated one."""
     camera: str | None = None
     """Camera of all these images; by default that of their names or CSV file."""
     label: tuple[str, ...] = ()

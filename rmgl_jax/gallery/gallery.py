@@ -97,7 +97,8 @@ class Gallery:
             location: a directory, or the URL of a Milvus server (`http://host:19530`).
             model: model of the embeddings. A directory has a copy of it; with a server it is needed
                 to embed images.
-            create: Make the gallery if there is none.
+            create: Make the gallery if there is none. A model that is calibrated for the gallery
+                replaces the copy.
             flip: Average each embedding with that of the mirrored image; None is as in the
                 gallery, and True in a new one.
             dim: width of projected embeddings. None is as in the gallery; in a new one it is the
@@ -166,11 +167,12 @@ class Gallery:
             )
             if known is None:
                 collection.remove_copies()
-            if text is None and not is_url(place):
-                assert model is not None
-                save_model(model, Path(place, MODEL))
-                # Last, so that a gallery with settings is complete.
-                write_text(Path(place, SETTINGS), settings.to_json())
+            if create and model is not None and not is_url(place):
+                if text is None or _is_calibrated(model, settings):
+                    save_model(model, Path(place, MODEL))
+                if text is None:
+                    # Last, so that a gallery with settings is complete.
+                    write_text(Path(place, SETTINGS), settings.to_json())
             return cls(collection, settings, model, batch_size, resources.pop_all())
 
     def add(
@@ -474,6 +476,11 @@ class Gallery:
     def close(self) -> None:
         """Closes the gallery, which other processes can then open."""
         self._resources.close()
+
+
+def _is_calibrated(model: TrainedModel, settings: Settings) -> bool:
+    calibration = model.calibration
+    return calibration is not None and calibration.applies_to(settings.digest, settings.flip)
 
 
 def _to_crop(image: Crop | str | os.PathLike[str]) -> Crop:

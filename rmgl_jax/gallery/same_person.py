@@ -27,7 +27,7 @@ def same_person_threshold(gallery: Gallery, fpr: float | None = None) -> float |
             return None
         raise InputError(
             f"The model has no threshold for the false positive rate {fpr:g} in this gallery; "
-            "`rmgl calibrate` measures it."
+            "`rmgl calibrate` measures it, and --model gives the calibrated model."
         )
     try:
         return calibration.threshold(DEFAULT_FPR if fpr is None else fpr)
