@@ -161,3 +161,5 @@ def test_embedder_rejects_other_input(images, error, message, embedder):
 def test_embedder_rejects_batch_of_nothing():
     with pytest.raises(ValueError, match="0"):
         Embedder(MODEL, batch_size=0)
+    with pytest.raises(InputError, match=r"batch_size.*2\.5"):
+        Embedder(MODEL, batch_size=2.5)

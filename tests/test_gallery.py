@@ -335,6 +335,15 @@ def test_index_that_was_half_written_is_written_again(tmp_path, crops):
     assert index.stat().st_size > 0
 
 
+def test_recall_of_nothing_and_closed_galleries_are_refused(tmp_path):
+    with Gallery.open(tmp_path / "g", MODEL, create=True) as gallery:
+        for top, queries in ((0, 1), (10, 0)):
+            with pytest.raises(InputError, match="0"):
+                gallery.recall(top, queries)
+    with pytest.raises(InputError, match="g is closed"):
+        gallery.search(np.ones(gallery.settings.width))
+
+
 def test_directory_is_open_in_one_process(tmp_path, crops):
     program = (
         "import sys\n"

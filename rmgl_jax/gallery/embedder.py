@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby, islice
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, get_args
 
@@ -52,9 +53,9 @@ class Embedder:
     1e-4. `digest` does not depend on the engine.
 
     Raises:
-        InputError: `engine` or `precision` is unknown, `batch_size` is less than 1, the model has
-            no projection, or none of so many dimensions, or the engine does not compute in
-            `precision` on this processor.
+        InputError: `engine` or `precision` is unknown, `batch_size` is no whole number from 1 on,
+            the model has no projection, or none of so many dimensions, or the engine does not
+            compute in `precision` on this processor.
         MissingPackageError: the package of the engine is not installed.
     """
 
@@ -76,8 +77,8 @@ class Embedder:
             value = getattr(self, name)
             if value not in get_args(allowed) and (name, value) != ("precision", None):
                 raise InputError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
+            raise InputError(f"batch_size must be a whole number from 1 on, got {self.batch_size}.")
         if self.dim is not None:
             self._projection.check_dim(self.dim)
         if self.engine != "jax":

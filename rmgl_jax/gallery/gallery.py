@@ -429,7 +429,13 @@ class Gallery:
 
         Returns:
             Recall from 0 to 1, averaged over the queries; 1 in an empty gallery.
+
+        Raises:
+            InputError: `top` is out of range, or there are no queries.
         """
+        _check_top(top)
+        if queries < 1:
+            raise InputError(f"The recall needs at least 1 query, got {queries}.")
         return measure_recall(self._collection, top, queries)
 
     @property

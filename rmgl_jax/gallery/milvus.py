@@ -86,7 +86,7 @@ def milvus_errors(location: str) -> Iterator[None]:
     """Turns errors of Milvus that a user can mend into expected errors.
 
     Raises:
-        InputError: the server cannot be reached, or the directory cannot be opened.
+        InputError: the server cannot be reached, or the directory cannot be opened or was closed.
         WriteError: the disk is full.
     """
     from pymilvus import MilvusException
@@ -104,6 +104,8 @@ def milvus_errors(location: str) -> Iterator[None]:
                     f"{location} cannot be written: {os.strerror(number)}. What was added before "
                     "is kept."
                 ) from error
+        if "should create connection first" in error.message:
+            raise InputError(f"The gallery {location} is closed.") from error
         if "server unavailable" in error.message:
             raise InputError(f"The Milvus server {location} cannot be reached.") from error
         raise
