@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_prep.errors import ExpectedError
 from data_prep.files import read_file
@@ -19,6 +19,17 @@ from data_prep.workers import map_chunks
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 LARGEST = 2**28
 """The most bytes of an image file."""
+
+# What turns an image upright, by its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_encoded(file: Encoded) -> bytes:
@@ -51,17 +62,23 @@ def decode_upright(image: Image.Image) -> Image.Image:
     does with 16-bit colors; converting 16-bit gray it would clip all above 255 to white.
     """
     image.load()
+    orientation = _orientation(image)
     # Pillow opens 16-bit gray PGM, scaled to 65,535, as "I"; older versions also PNG.
     is_deep = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")
     )
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except Exception:  # Damaged metadata may raise anything.
-        upright = image.copy()
     if is_deep:
-        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    return upright
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    # `ImageOps.exif_transpose` also writes the other metadata anew, which fails if one is damaged.
+    transpose = _UPRIGHT.get(orientation)
+    return image.copy() if transpose is None else image.transpose(transpose)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(0x0112)
+    except Exception:  # Damaged metadata may raise anything.
+        return None
 
 
 def image_problem(path: Encoded) -> str | None:

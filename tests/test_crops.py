@@ -1,6 +1,7 @@
 """Crops found in files, directories, globs and CSV files, and their pixels."""
 
 import shutil
+import struct
 from datetime import UTC, datetime
 
 import numpy as np
@@ -250,6 +251,24 @@ def test_images_with_damaged_exif_are_read_unturned(kind, tmp_path):
     path = tmp_path / f"a.{kind}"
     Image.fromarray(pixels).save(path, exif=b"Exif\0\0garbagegarbage", lossless=True)
     np.testing.assert_array_equal(read_crop(Crop(path)), pixels)
+    assert image_problem(path) is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("width", [4, b"abc\0"], ids=["valid", "damaged"])
+def test_images_are_turned_by_their_orientation_alone(orientation, width, tmp_path):
+    """Another field may be damaged: a width of four letters is no number."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    kind, value = (4, struct.pack("<I", width)) if width == 4 else (2, width)
+    fields = struct.pack("<HHI", 0x100, kind, 1 if width == 4 else 4) + value
+    fields += struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + fields + bytes(4)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    rows = pixels[:, ::-1] if orientation in (2, 3, 7, 8) else pixels
+    rows = rows[::-1] if orientation in (3, 4, 6, 7) else rows
+    expected = rows.swapaxes(0, 1) if orientation >= 5 else rows
+    np.testing.assert_array_equal(read_crop(Crop(path)), expected)
     assert image_problem(path) is None
 
 
