@@ -175,12 +175,14 @@ def test_hub_repository_is_read_from_its_cache(revision, cache, model, tmp_path)
     assert_trees_close(load_model(run.stdout.strip()).variables, model.variables)
 
 
-@pytest.mark.parametrize("end", ["", "/", "@v1"])
-def test_hub_repository_is_read_by_its_address(end, cache, tmp_path):
+@pytest.mark.parametrize(
+    "address", [f"https://huggingface.co/{REPOSITORY}/", f"https:/huggingface.co/{REPOSITORY}@v1"]
+)
+def test_hub_repository_is_read_by_its_address(address, cache, tmp_path):
     pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
     # The directory of the organization does not matter: an address is no path.
     (tmp_path / REPOSITORY.split("/")[0]).mkdir()
-    run = resolve_offline(f"https://huggingface.co/{REPOSITORY}{end}", cache, tmp_path)
+    run = resolve_offline(address, cache, tmp_path)
     assert run.stdout.strip().endswith(f"{COMMIT}/model.safetensors"), run.stderr
 
 

@@ -12,8 +12,9 @@ from rmgl_jax.training.run_directory import CONFIG_NAME
 MODEL_NAME = "model.safetensors"
 """Name of the model file in a model folder, and in a repository of the Hugging Face hub."""
 
+# A `Path` has one slash where an address has two.
 _REPOSITORY = re.compile(
-    r"(?P<address>https://huggingface\.co/)?"
+    r"(?P<address>https://?huggingface\.co/)?"
     r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)/?(@(?P<revision>[\w./-]+))?"
 )
 

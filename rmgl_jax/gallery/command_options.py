@@ -80,7 +80,8 @@ class SearchOptions:
     """False positive rate at which results are called the same person; by default 1e-3, if the
     model is calibrated (`rmgl calibrate`)."""
     model: Path | None = None
-    """Run directory or model file; needed with a server."""
+    """Run directory or model file; needed with a server, and for thresholds that a gallery made
+    before the calibration does not have."""
     name: str = COLLECTION
     """Name of the collection on a server."""
     json: bool = False
