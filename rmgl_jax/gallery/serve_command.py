@@ -29,7 +29,8 @@ class ServeOptions:
     token: str | None = None
     """Secret of at least 16 characters that visitors must give."""
     model: Path | None = None
-    """Run directory or model file; needed with a server."""
+    """Run directory or model file; needed with a server, and for thresholds that a gallery made
+    before the calibration does not have."""
     name: str = COLLECTION
     """Name of the collection on a server."""
     debug: bool = False
