@@ -318,3 +318,24 @@ def test_make_train_step_refuses_batches_without_triplets(train, weight, is_refu
             make_train_step(config, 10)
     else:
         make_train_step(config, 10)
+
+
+@pytest.mark.parametrize(
+    ("train", "is_refused"),
+    [
+        (dict(num_ids=2, num_instances=2, batch_norm="per_device"), True),
+        (dict(num_ids=4, num_instances=2, batch_norm="per_device"), False),
+        (dict(num_ids=2, num_instances=2), False),
+        (dict(num_ids=8, num_instances=1, accumulate=2, batch_norm="per_device"), True),
+        (dict(num_ids=8, num_instances=1, accumulate=2), False),
+    ],
+)
+def test_make_train_step_refuses_batch_norm_over_one_image(train, is_refused):
+    """On four devices. The backbone would get no gradient."""
+    config = tiny_config(**train)
+    config = replace(config, loss=replace(config.loss, triplet_weight=0))
+    if is_refused:
+        with pytest.raises(InputError, match=r"Batch norm .* 2 or more images, .* has 1"):
+            make_train_step(config, 10)
+    else:
+        make_train_step(config, 10)

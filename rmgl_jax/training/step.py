@@ -271,6 +271,13 @@ def _check_division(config: ExperimentConfig, devices: int, processes: int) -> N
             f"{train.num_ids} identities cannot be cut into {whole} parts of whole identities, "
             "which mining within a part requires."
         )
+    normalized = size // (whole if train.batch_norm == "per_device" else train.accumulate)
+    if normalized < 2:
+        raise InputError(
+            f"Batch norm requires 2 or more images, and a part of the batch has {normalized}: the "
+            "normalized features of a single image are constant. Use larger batches or fewer "
+            "parts, or synchronize batch norm."
+        )
     if config.loss.triplet_weight:
         mined = train.num_ids // (whole if train.mining == "per_device" else train.accumulate)
         if mined < 2 or train.num_instances < 2:
