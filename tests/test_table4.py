@@ -262,16 +262,31 @@ def test_failing_datasets_do_not_hide_the_others(options, console):
     assert "folder/own 1.0.0: 2 queries" in console.export_text()
 
 
-def test_dataset_without_test_set_is_named(options, marked, console, data_dir, tmp_path):
+@pytest.fixture
+def with_train_only(data_dir, tmp_path):
+    """A copy of the prepared datasets, and one more that has no query and gallery."""
     write_images(tmp_path / "own" / "train", ["1_a.png", "2_a.png"])
     copy = shutil.copytree(data_dir, tmp_path / "tfds")
     prepare_partial("folder/train_only", tmp_path / "own", copy)
-    with pytest.raises(ExpectedError, match=r"1 datasets .* folder/train_only: .* no images of q"):
-        evaluate_all(replace(options, data_dir=copy), {}, console)
+    return copy
+
+
+def test_datasets_without_test_set_are_left_out(options, marked, console, with_train_only):
+    assert were_read(evaluate_all(replace(options, data_dir=with_train_only), {}, console)) == SETS
+
+
+def test_half_a_test_set_is_named(options, marked, console, with_train_only):
+    directory = with_train_only / "folder" / "train_only" / "1.0.0"
+    (records,) = directory.glob("folder-train.*")
+    records.rename(directory / records.name.replace("train", "query"))
+    path = directory / "dataset_info.json"
+    path.write_text(path.read_text().replace('"train"', '"query"'))
+    with pytest.raises(ExpectedError, match=r"1 datasets .* folder/train_only: .* of gallery"):
+        evaluate_all(replace(options, data_dir=with_train_only), {}, console)
 
 
 def test_nothing_prepared(options, console, tmp_path):
-    with pytest.raises(InputError, match=f"No dataset is prepared in {tmp_path}/empty"):
+    with pytest.raises(InputError, match=f"No dataset .* is prepared in {tmp_path}/empty"):
         evaluate_all(replace(options, data_dir=tmp_path / "empty"), {}, console)
     assert "market1501" in console.export_text()
 

@@ -47,8 +47,8 @@ def evaluate_all(
         All results, by checkpoint.
 
     Raises:
-        InputError: no dataset is prepared, or two checkpoints would write the same files; see also
-            `load_model`.
+        InputError: no dataset with query and gallery is prepared, or two checkpoints would write
+            the same files; see also `load_model`.
         MissingFileError: the work directory or its checkpoints are not there.
         ExpectedError: some datasets could not be evaluated. They are named after the table of the
             others was printed.
@@ -59,7 +59,10 @@ def evaluate_all(
         console.print(f"Not prepared: {', '.join(missing)}.", highlight=False)
     if not prepared and not problems:
         where = options.data_dir or "TFDS's own directory"
-        raise InputError(f"No dataset is prepared in {where}; see docs/how_to/prepare_datasets.md.")
+        raise InputError(
+            f"No dataset with query and gallery is prepared in {where}; see "
+            "docs/how_to/prepare_datasets.md."
+        )
     results: list[EvaluationResult] = []
     for checkpoint, model in models.items():
         trained_on = model.config.dataset
@@ -118,7 +121,8 @@ def _directory(checkpoint: Path, options: CrossDatasetOptions) -> Path:
 def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str], list[str]]:
     """Names of the datasets that are prepared, and of the published ones that are not.
 
-    Of variants with the same test images only the first one is listed.
+    Datasets without query and gallery are left out. Of variants with the same test images only the
+    first one is listed.
 
     Returns:
         Both lists, and a sentence for each dataset that is damaged.
@@ -128,7 +132,9 @@ def list_prepared(data_dir: Path | None) -> tuple[list[str], list[str], list[str
 
     def is_prepared(name: str) -> bool:
         try:
-            return find_prepared(name, data_dir) is not None
+            builder = find_prepared(name, data_dir)
+            # Half a test set is listed: its evaluation names what is missing.
+            return builder is not None and bool({"query", "gallery"} & builder.info.splits.keys())
         except ExpectedError as error:
             problems.append(f"{name}: {error}")
             return False
