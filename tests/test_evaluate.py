@@ -142,3 +142,16 @@ def test_evaluate_run_prints_and_writes_the_result(kind, model, data_dir, tmp_pa
     assert EvaluationResult.from_json(output.read_text()).to_json() == output.read_text()
     assert json.loads(output.read_text())["checkpoint"] == str(checkpoint)
     assert [path.name for path in output.parent.iterdir()] == ["result.json"]
+
+
+def test_evaluate_run_refuses_an_output_that_is_no_json_file(model, data_dir, tmp_path):
+    """Such as the model itself."""
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    before = path.read_bytes()
+    options = EvaluateOptions(
+        checkpoint=path, dataset="folder/own", data=DataOptions(data_dir=data_dir), output=path
+    )
+    with pytest.raises(InputError, match=r"--output must end in \.json, got .*safetensors"):
+        evaluate_run(options, Console(file=io.StringIO()))
+    assert path.read_bytes() == before

@@ -72,11 +72,13 @@ def evaluate_run(options: EvaluateOptions, console: Console) -> EvaluationResult
     """Evaluates a checkpoint of a run, prints the result, and writes it to `options.output`.
 
     Raises:
-        InputError: see `evaluate` and `load_model`.
+        InputError: the output does not end in `.json`; see also `evaluate` and `load_model`.
         MissingFileError: the work directory, its checkpoints or the dataset are not there.
     """
-    model = load_model(expand(options.checkpoint), options.step, options.best)
     output = None if options.output is None else expand(options.output)
+    if output is not None and output.suffix != ".json":
+        raise InputError(f"--output must end in .json, got {output}.")
+    model = load_model(expand(options.checkpoint), options.step, options.best)
     if output is not None:
         check_output(output)
     result = evaluate(
