@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from data_prep.errors import InputError
 from rmgl_jax.config import EvalConfig
 from rmgl_jax.data.store import Split
 from rmgl_jax.evaluation.embedding import embed
@@ -99,6 +100,12 @@ def test_evaluate_splits_without_options_or_cameras(variables, distances):
     assert result.reranked is result.expanded is result.verification is None
     expected = rank_metrics(distances[2], QUERY.pids, None, GALLERY.pids, None)
     assert_metrics(result.plain, expected)
+
+
+def test_evaluate_splits_refuses_rates_of_one_person_before_it_embeds():
+    query, gallery = split_of("query", [1], seed=1), split_of("gallery", [1, 1, -1], seed=2)
+    with pytest.raises(InputError, match="no pair of different persons"):
+        evaluate_splits(CONFIG, {}, query, gallery, EvalConfig(), verify=True)
 
 
 def test_evaluate_splits_without_flip(variables):

@@ -96,6 +96,18 @@ class Labels:
                 "identity is left after junk and images of the query's own camera are dropped."
             )
 
+    def check_negatives(self) -> None:
+        """Checks that thresholds can be measured.
+
+        Raises:
+            InputError: there is no pair of different persons.
+        """
+        if not self.n_negative_pairs:
+            raise InputError(
+                "Query and gallery have no pair of different persons, so that no threshold can be "
+                "set."
+            )
+
     def iterate_queries(
         self, blocks: Iterable[tuple[slice, np.ndarray]]
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:

@@ -18,15 +18,22 @@ from rmgl_jax.evaluation.result import EvaluationResult, Expanded, Reranked
 from rmgl_jax.evaluation.verification import verification_blocks
 
 
-def check_test_set(query: Split, gallery: Split) -> None:
+def check_test_set(query: Split, gallery: Split, verify: bool = False) -> None:
     """Checks that query and gallery can be evaluated, from their labels alone.
 
+    Args:
+        query: Q images.
+        gallery: G images.
+        verify: Also check that true positive rates at false positive rates can be computed.
+
     Raises:
-        InputError: no query has a match.
+        InputError: no query has a match, or `verify` and there is no pair of different persons.
     """
     shape = (len(query.pids), len(gallery.pids))
     labels = Labels.check(shape, query.pids, query.camids, gallery.pids, gallery.camids)
     labels.check_matches()
+    if verify:
+        labels.check_negatives()
 
 
 def evaluate_splits(
@@ -65,9 +72,9 @@ def evaluate_splits(
         console: if given, shows progress bars.
 
     Raises:
-        InputError: no query has a match, or an embedding is not finite.
+        InputError: see `check_test_set`, or an embedding is not finite.
     """
-    check_test_set(query, gallery)
+    check_test_set(query, gallery, verify)
     queries, galleries = (
         embed_split(
             model,

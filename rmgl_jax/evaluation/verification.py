@@ -106,11 +106,8 @@ def verification_blocks(
         )
     shape = (np.size(query_pids), np.size(gallery_pids))
     labels = Labels.check(shape, query_pids, query_camids, gallery_pids, gallery_camids)
+    labels.check_negatives()
     n_negative = labels.n_negative_pairs
-    if n_negative == 0:
-        raise InputError(
-            "Query and gallery have no pair of different persons, so that no threshold can be set."
-        )
     # 0.29 * 100 is just below 29.
     accepted = np.floor(rates * n_negative + 1e-9).astype(np.int64)
     limit = int(accepted.max(initial=0)) + 1
