@@ -88,6 +88,17 @@ def test_init_run_directory_refuses_another_and_names_every_difference(tmp_path)
     assert read_config(tmp_path) == CONFIG
 
 
+def test_init_run_directory_compares_weights_by_their_digest(tmp_path):
+    before = replace(CONFIG, pretrained="resnet50.pth sha256:0123")
+    init_run_directory(before, tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    init_run_directory(replace(CONFIG, pretrained="my own.pth sha256:0123"), tmp_path)
+    assert read_config(tmp_path) == before
+    for other in ("resnet50.pth sha256:4567", "none"):
+        with pytest.raises(ConfigChangedError, match=rf"pretrained was res.* is now {other}"):
+            init_run_directory(replace(CONFIG, pretrained=other), tmp_path)
+
+
 def leaves(config, prefix=""):
     for field in fields(config):
         value = getattr(config, field.name)

@@ -277,15 +277,18 @@ def test_run_sweep_distinguishes_weights(options, tmp_path):
     do(TABLE, replace(options, weights=weights, rows=("plain",)))
     do(TABLE, replace(options, weights=weights, rows=("plain",)), nothing := Runs())
     assert nothing.done == []
+    renamed = weights.rename(tmp_path / "renamed.pth")
+    do(TABLE, replace(options, weights=renamed, rows=("plain", "wide")), again := Runs())
+    assert again.done == [("wide", 0)]
     with pytest.raises(InputError, match=r"pretrained was weights.pth sha256:\w+, is now none"):
         do(TABLE, options)
     # To draw they need not be there, but all rows must have started from the same.
-    weights.unlink()
+    renamed.unlink()
     _, markdown = do(TABLE, replace(options, only_draw=True))
     assert cells(markdown, "plain")[1] == "62.00"
     start(with_margin(None)(BASE), directory := options.workdir / "soft" / "seed0")
     (directory / "result.json").write_text(result(0.6, 0.5).to_json())
-    with pytest.raises(InputError, match=r"started from different weights: weights.pth .*, none"):
+    with pytest.raises(InputError, match=r"started from different weights: .*\.pth .*, none \("):
         do(TABLE, replace(options, only_draw=True))
 
 

@@ -32,7 +32,13 @@ from rmgl_jax.experiment.table import (
     to_rich,
 )
 from rmgl_jax.training.run_data import check_run_data, read_run_data
-from rmgl_jax.training.run_directory import CONFIG_NAME, differences, has_begun, read_config
+from rmgl_jax.training.run_directory import (
+    CONFIG_NAME,
+    differences,
+    has_begun,
+    read_config,
+    weights_digest,
+)
 
 _MOST_SEEDS = 1000
 _TEST_NOTE = (
@@ -257,7 +263,8 @@ def finished_runs(rows: Sequence[Row], options: SweepOptions) -> dict[Row, list[
         for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
             planned = _plan(row, options.experiment, seed, options)
             check_plan([planned], any_weights=True)
-            weights[read_config(planned.directory).pretrained] = planned.name
+            pretrained = read_config(planned.directory).pretrained
+            weights[weights_digest(pretrained)] = f"{pretrained} ({planned.name})"
             # Runs of earlier versions have no record of their data.
             if data := read_run_data(planned.directory):
                 first_name, first_data = first_name or planned.name, first_data or data
@@ -271,8 +278,9 @@ def finished_runs(rows: Sequence[Row], options: SweepOptions) -> dict[Row, list[
             except ValueError as error:
                 raise InputError(f"{planned.result} is damaged: {error}") from error
     if len(weights) > 1:
-        each = ", ".join(f"{name} ({run})" for name, run in weights.items())
-        raise InputError(f"The runs of one table started from different weights: {each}.")
+        raise InputError(
+            f"The runs of one table started from different weights: {', '.join(weights.values())}."
+        )
     return found
 
 

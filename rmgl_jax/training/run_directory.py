@@ -154,12 +154,22 @@ def _write_or_compare(config: ExperimentConfig, workdir: Path, replace: bool) ->
 
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Yields every leaf of two JSON trees that differs, as "a.b was 1, is now 2"."""
+    """Yields every leaf of two JSON trees that differs, as "a.b was 1, is now 2".
+
+    Of `pretrained` the digest is compared: a file of weights may have been renamed.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
+        if name == "pretrained" and weights_digest(old) == weights_digest(new):
+            return
         yield f"{name} was {old}, is now {new}"
+
+
+def weights_digest(pretrained: Any) -> str:
+    """Returns the digest in a value of `ExperimentConfig.pretrained`, or "none"."""
+    return str(pretrained).rpartition(" ")[2]
 
 
 def read_config(workdir: Path) -> ExperimentConfig:
