@@ -66,6 +66,14 @@ def test_calibrate_leaves_out_junk_and_distractors():
     assert calibrate(*with_others, [0.02], replicates=9) == expected
 
 
+def test_calibrate_takes_pid_0_for_a_person_if_a_query_has_it():
+    """MSMT17, and own images, may number persons from 0."""
+    data = labeled()
+    expected = calibrate(*data, [0.02], replicates=9)
+    data[2], data[4] = data[2] - 1, data[4] - 1
+    assert calibrate(*data, [0.02], replicates=9) == expected
+
+
 def test_calibrate_without_cameras_takes_all_pairs():
     data = labeled()
     data[3] = data[5] = None

@@ -174,7 +174,8 @@ def calibrate(
     Args:
         queries: unit embeddings [Q, E].
         gallery: unit embeddings [G, E].
-        query_pids: identities [Q]; only images with pids of 1 and more take part.
+        query_pids: identities [Q]. Images with negative pids (junk) take no part, nor do those with
+            pid 0 (distractors), unless a query has it: then it is a person.
         query_camids: cameras [Q]. None for both query and gallery takes pairs of one camera, too.
         gallery_pids: identities [G].
         gallery_camids: cameras [G] or None.
@@ -194,7 +195,8 @@ def calibrate(
     """
     rates = check_rates(rates)
     all_query_pids, all_gallery_pids = np.asarray(query_pids), np.asarray(gallery_pids)
-    kept_queries, kept_gallery = all_query_pids > 0, all_gallery_pids > 0
+    lowest = 0 if (all_query_pids == 0).any() else 1
+    kept_queries, kept_gallery = all_query_pids >= lowest, all_gallery_pids >= lowest
     persons, codes = np.unique(
         np.concatenate([all_query_pids[kept_queries], all_gallery_pids[kept_gallery]]),
         return_inverse=True,
