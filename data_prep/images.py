@@ -74,11 +74,11 @@ def decode_upright(image: Image.Image) -> Image.Image:
     return image.copy() if transpose is None else image.transpose(transpose)
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(0x0112)
+        return image.getexif().get(0x0112, 1)
     except Exception:  # Damaged metadata may raise anything.
-        return None
+        return 1
 
 
 def image_problem(path: Encoded) -> str | None:
