@@ -1,9 +1,11 @@
 """The command `rmgl`, also `python -m rmgl_jax`: one subcommand for each task."""
 
 import importlib
+import os
+import select
 import sys
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from rmgl_jax import __version__, interrupts
 
@@ -36,7 +38,24 @@ COMMANDS = {
 def run() -> None:
     """Runs the program `rmgl`: until its process ends, Ctrl-C ends it with one line."""
     interrupts.end_at_once()
-    main()
+    try:
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        # Python would complain again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """True if whoever reads the stream has enough, as `head` has."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -45,3 +45,13 @@ def test_module_runs_as_the_command():
         [sys.executable, "-m", "rmgl_jax", "--help"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == cli.usage()
+
+
+def test_output_that_nobody_reads_ends_without_a_traceback():
+    """As with `rmgl train --help-all | head -1`."""
+    command = [sys.executable, "-c", "from rmgl_jax import cli; cli.run()", "train", "--help-all"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), errors) == (1, "")

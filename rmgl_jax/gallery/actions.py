@@ -1,8 +1,6 @@
 """Actions of `rmgl gallery`'s subcommands: add, search, list and remove images."""
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -191,9 +189,4 @@ def _print(text: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    try:
-        print(json.dumps(value, indent=1, allow_nan=False), flush=True)
-    except BrokenPipeError:
-        # The reader, such as `head`, has enough; Python would complain again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    print(json.dumps(value, indent=1, allow_nan=False), flush=True)

@@ -191,7 +191,7 @@ def describe_campaign(seed: int) -> dict[str, Any]:
         "seed": seed,
         "commit": commit_of(Path(__file__).parents[2]),
         "cores": len(os.sched_getaffinity(0)),
-        "machine": f"{platform.machine()}, Linux {platform.release()}",
+        "machine": f"{platform.machine()}, {platform.system()}",
         "python": platform.python_version(),
     }
 
