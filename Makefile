@@ -5,10 +5,10 @@ VENV ?= .venv
 # Continuous integration adds `aot`, the compiler for TPUs, whose messages people need not see.
 EXTRAS ?= dev
 BIN := $(VENV)/bin
-# Two workers; a module's tests stay in one of them, so that what they share is compiled once. The
-# order is that of tests/conftest.py: xdist would start the modules with the fewest tests last, and
+# Three workers on two cores, because many tests wait for processes, servers and browsers. A module's
+# tests stay in one of them, so that what they share is compiled once. The order is that of tests/conftest.py: xdist would start the modules with the fewest tests last, and
 # those are the slow ones.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint format check test docs torture gpu bench demo clean
 
