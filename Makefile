@@ -6,8 +6,9 @@ VENV ?= .venv
 EXTRAS ?= dev
 BIN := $(VENV)/bin
 # Three workers on two cores, because many tests wait for processes, servers and browsers. A module's
-# tests stay in one of them, so that what they share is compiled once. The order is that of tests/conftest.py: xdist would start the modules with the fewest tests last, and
-# those are the slow ones.
+# tests stay in one of them, so that what they share is compiled once. The order is that of
+# tests/conftest.py: xdist would start the modules with the fewest tests last, and those are the slow
+# ones.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint format check test docs torture gpu bench demo clean
