@@ -31,6 +31,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+"""What Pillow reads an orientation from."""
+
 
 def read_encoded(file: Encoded) -> bytes:
     """Reads an encoded image; of files only regular ones with at most `LARGEST` bytes.
@@ -71,7 +74,10 @@ def decode_upright(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     # `ImageOps.exif_transpose` also writes the other metadata anew, which fails if one is damaged.
     transpose = _UPRIGHT.get(orientation)
-    return image.copy() if transpose is None else image.transpose(transpose)
+    upright = image.copy() if transpose is None else image.transpose(transpose)
+    for name in _METADATA:  # Read again, they would turn it again.
+        upright.info.pop(name, None)
+    return upright
 
 
 def _orientation(image: Image.Image) -> int:

@@ -268,7 +268,9 @@ def test_images_are_turned_by_their_orientation_alone(orientation, width, tmp_pa
     rows = pixels[:, ::-1] if orientation in (2, 3, 7, 8) else pixels
     rows = rows[::-1] if orientation in (3, 4, 6, 7) else rows
     expected = rows.swapaxes(0, 1) if orientation >= 5 else rows
-    np.testing.assert_array_equal(read_crop(Crop(path)), expected)
+    found = read_crop(Crop(path))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(to_rgb(found), expected)  # not turned twice
     assert image_problem(path) is None
 
 
