@@ -32,7 +32,7 @@ _UPRIGHT = {
 }
 
 _METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-"""What Pillow reads an orientation from."""
+"""Names in `Image.info` of the metadata that hold an orientation."""
 
 
 def read_encoded(file: Encoded) -> bytes:
@@ -65,14 +65,14 @@ def decode_upright(image: Image.Image) -> Image.Image:
     does with 16-bit colors; converting 16-bit gray it would clip all above 255 to white.
     """
     image.load()
-    orientation = _orientation(image)
+    orientation = read_orientation(image)
     # Pillow opens 16-bit gray PGM, scaled to 65,535, as "I"; older versions also PNG.
     is_deep = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")
     )
     if is_deep:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    # `ImageOps.exif_transpose` also writes the other metadata anew, which fails if one is damaged.
+    # `ImageOps.exif_transpose` also rewrites the other metadata, which fails if one is damaged.
     transpose = _UPRIGHT.get(orientation)
     upright = image.copy() if transpose is None else image.transpose(transpose)
     for name in _METADATA:  # Read again, they would turn it again.
@@ -80,7 +80,8 @@ def decode_upright(image: Image.Image) -> Image.Image:
     return upright
 
 
-def _orientation(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
+    """Reads the EXIF orientation, 1 to 8; it is 1, upright, if there is none or it is damaged."""
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # Damaged metadata may raise anything.

@@ -8,13 +8,14 @@ from PIL import Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from data_prep.errors import ExpectedError, InputError, MissingFileError
+from data_prep.images import read_orientation
 from rmgl_jax.gallery.collection import MAX_LABELS, MAX_PATH, MAX_TEXT
 from rmgl_jax.gallery.crops import Crop, formats
 from rmgl_jax.gallery.entries import Entry, check_text
 
 _ID_DIGITS = 32
-# EXIF's orientation, and those of its values that turn an image by 90 degrees.
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+# The EXIF orientations that turn an image by 90 degrees.
+_TURNED = (5, 6, 7, 8)
 
 
 def is_id(text: str) -> bool:
@@ -70,7 +71,7 @@ def is_wide(crop: Crop) -> bool:
             width, height = image.size
             if isinstance(image, TiffImageFile):  # Newer versions of Pillow give the upright size.
                 width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            turned = read_orientation(image) in _TURNED
             return (height > width) if turned else (width > height)
     # A header that is damaged is reported by whoever decodes the image.
     except Exception:
