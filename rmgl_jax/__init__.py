@@ -44,7 +44,7 @@ _MODULE_OF = {
     "evaluate": "rmgl_jax.experiment.evaluate",
     "export_onnx": "rmgl_jax.export.files",
     "export_stablehlo": "rmgl_jax.export.files",
-    "find_crops": "rmgl_jax.gallery.crops",
+    "find_crops": "rmgl_jax.gallery.crop_sources",
     "load_model": "rmgl_jax.export.model_file",
     "prepare_dataset": "data_prep.preparing",
     "presets_for": "rmgl_jax.experiment.presets",

@@ -20,8 +20,8 @@ from rmgl_jax.export.model_card import save_model_folder as save_model_folder
 from rmgl_jax.export.model_file import TrainedModel as TrainedModel
 from rmgl_jax.export.model_file import load_model as load_model
 from rmgl_jax.export.model_file import save_model as save_model
+from rmgl_jax.gallery.crop_sources import find_crops as find_crops
 from rmgl_jax.gallery.crops import Crop as Crop
-from rmgl_jax.gallery.crops import find_crops as find_crops
 from rmgl_jax.gallery.embedder import Embedder as Embedder
 from rmgl_jax.gallery.gallery import Gallery as Gallery
 from rmgl_jax.models.rmgl import RMGL as RMGL

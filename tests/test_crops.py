@@ -10,9 +10,11 @@ from PIL import Image
 
 from data_prep.errors import InputError, MissingFileError
 from data_prep.images import image_problem, open_image, to_rgb
-from rmgl_jax.gallery.crops import Crop, find_crops, parse_time, read_crop
+from rmgl_jax.gallery.crop_sources import find_crops
+from rmgl_jax.gallery.crops import Crop, read_crop
 from rmgl_jax.gallery.entries import Filters
 from rmgl_jax.gallery.identify import identify, is_wide
+from rmgl_jax.gallery.times import parse_time
 
 
 def save(path, seed=0, size=(24, 12), **options):

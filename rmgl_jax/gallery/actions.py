@@ -21,11 +21,13 @@ from rmgl_jax.gallery.command_options import (
     RemoveOptions,
     SearchOptions,
 )
-from rmgl_jax.gallery.crops import Crop, find_crops, parse_time
+from rmgl_jax.gallery.crop_sources import find_crops
+from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.entries import Entry, Filters
 from rmgl_jax.gallery.gallery import Gallery
 from rmgl_jax.gallery.identify import is_id
 from rmgl_jax.gallery.same_person import DEFAULT_FPR, same_person_threshold
+from rmgl_jax.gallery.times import parse_time
 
 
 def add_images(options: AddOptions) -> None:

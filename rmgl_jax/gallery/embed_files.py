@@ -13,7 +13,8 @@ from rmgl_jax.config import Arithmetic, Engine
 from rmgl_jax.evaluation.embedding import progress_bar
 from rmgl_jax.evaluation.projection import Precision
 from rmgl_jax.export.model_file import TrainedModel
-from rmgl_jax.gallery.crops import Crop, find_crops
+from rmgl_jax.gallery.crop_sources import find_crops
+from rmgl_jax.gallery.crops import Crop
 from rmgl_jax.gallery.embedder import BadImage, Embedder
 from rmgl_jax.gallery.embedding_file import check_storable, write_embeddings
 
